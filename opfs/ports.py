@@ -7,12 +7,14 @@ it may be called concurrently. Adapters raise only `opfs.errors`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from opfs.core.action import Action, ApplyResult, Checkpoint, Difference, Document, StateDiff
-from opfs.core.names import BlockName, ElementId
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from opfs.core.action import Action, ApplyResult, Checkpoint, Difference, Document, StateDiff
+    from opfs.core.names import BlockName, ElementId
 
 
 class Clock(Protocol):
