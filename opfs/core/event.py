@@ -1,0 +1,106 @@
+"""One change of one element, as the chain records it for ever (format.md, "Event"); pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from opfs.core.canonical import canonical_bytes, hash_hex
+from opfs.core.names import ElementId, check_element_name
+from opfs.errors import IntegrityError, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT_VERSION = 1
+MAX_MESSAGE_BYTES = 4096
+_FIELDS = frozenset(
+    ("v", "seq", "plugin", "element", "op", "content", "prev_event", "time", "actor", "message", "plan", "plugin_hash")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`content` and `prev_event` are BLAKE3 in hex, or None; `time` is RFC 3339 with nanoseconds.
+
+    `actor` is `Actor.to_json()`; `plan` lists the actions as `Action.to_event()` names them.
+    """
+
+    seq: int
+    id: ElementId
+    op: str
+    content: str | None
+    prev_event: str | None
+    time: str
+    actor: Mapping[str, Any]
+    message: str = ""
+    plan: tuple[Mapping[str, Any], ...] = ()
+    plugin_hash: str = ""
+    _encoded: list[bytes] = field(default_factory=list, repr=False, compare=False)
+
+    def encode(self) -> bytes:
+        """The canonical bytes, without a newline: what is hashed and stored."""
+        if not self._encoded:
+            self._encoded.append(
+                canonical_bytes(
+                    {
+                        "v": FORMAT_VERSION,
+                        "seq": self.seq,
+                        "plugin": self.id.plugin,
+                        "element": self.id.element,
+                        "op": self.op,
+                        "content": self.content,
+                        "prev_event": self.prev_event,
+                        "time": self.time,
+                        "actor": dict(self.actor),
+                        "message": self.message,
+                        "plan": [dict(step) for step in self.plan],
+                        "plugin_hash": self.plugin_hash,
+                    }
+                )
+            )
+        return self._encoded[0]
+
+    @property
+    def hash(self) -> str:
+        """BLAKE3 of the canonical bytes, hex."""
+        return hash_hex(self.encode())
+
+    @classmethod
+    def decode(cls, data: bytes) -> Event:
+        """Read canonical bytes; raises IntegrityError for anything that `encode` would not write."""
+        try:
+            record = json.loads(data)
+            if not isinstance(record, dict) or record.keys() != _FIELDS or record["v"] != FORMAT_VERSION:
+                raise ValueError("the fields are not those of format version 1")
+            check_element_name(record["element"])
+            event = cls(
+                seq=record["seq"],
+                id=ElementId(record["plugin"], record["element"]),
+                op=record["op"],
+                content=record["content"],
+                prev_event=record["prev_event"],
+                time=record["time"],
+                actor=record["actor"],
+                message=record["message"],
+                plan=tuple(record["plan"]),
+                plugin_hash=record["plugin_hash"],
+            )
+            if event.encode() != data:
+                raise ValueError("the bytes are not canonical")
+        except (ValueError, TypeError, RecursionError, InvalidRequest) as error:
+            raise IntegrityError(f"not an event: {error}") from error
+        return event
+
+
+def encode_events(events: tuple[Event, ...]) -> bytes:
+    """The bytes of a block's `events.jsonl`."""
+    return b"".join(event.encode() + b"\n" for event in events)
+
+
+def decode_events(data: bytes) -> tuple[Event, ...]:
+    """Read a block's `events.jsonl`; raises IntegrityError."""
+    if data and not data.endswith(b"\n"):
+        raise IntegrityError("events.jsonl does not end with a newline")
+    return tuple(Event.decode(line) for line in data.split(b"\n")[:-1])
