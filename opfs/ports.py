@@ -223,7 +223,8 @@ class IndexedEvent:
     """One event as the index holds it.
 
     `text` is the readable sentence that is embedded; uid, gid and mode are those of the document after the
-    change (before it, for a delete) and decide who may see the event in a search.
+    change (before it, for a delete) and decide who may see the event in a search. `event_hash` (hex) is
+    the event's own, so that an index can be told from one of another chain.
     """
 
     seq: int
@@ -237,6 +238,7 @@ class IndexedEvent:
     uid: int
     gid: int
     mode: int
+    event_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +258,13 @@ class Index(Protocol):
     @property
     def indexed_count(self) -> int:
         """The number of events indexed: every event with seq below it is searchable."""
+        ...
+
+    def tip(self) -> tuple[int, str] | None:
+        """Seq and hash of the newest event indexed, None when empty.
+
+        Where the chain has another event at that seq, or none, the index belongs to another chain: clear it.
+        """
         ...
 
     def append(self, events: Sequence[IndexedEvent]) -> None:
