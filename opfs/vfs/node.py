@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from opfs.errors import NotFound, ReadOnly, Rejected
 
@@ -174,6 +174,11 @@ class Directory(Node):
         """`flags` as renameat2(2)."""
         raise ReadOnly(f"nothing is renamed in /{'/'.join(self.key)}")
 
-    async def refuse_special(self, what: str) -> None:
+    async def rmdir(self, name: str, caller: Caller) -> None:
+        raise Rejected(
+            f"/{'/'.join((*self.key, name))} is not removed", hint="directories come and go with plugins and blocks"
+        )
+
+    async def refuse_special(self, what: str) -> NoReturn:
         """mkdir, symlink, link and mknod end here; always raises."""
         raise Rejected(f"a {what} cannot be made here", hint="the tree holds JSON documents only")
