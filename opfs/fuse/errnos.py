@@ -1,0 +1,129 @@
+"""From exceptions to errno: the one wrapper around every FUSE handler, and the only home of `FUSEError`.
+
+Any exception but `FUSEError` that leaves a handler ends the whole mount, and so does a `FUSEError` inside an
+exception group (a nursery makes those). So nothing else ever leaves. It does not know the tree. Trio thread
+only; a handler that has not answered by its deadline is cancelled and answered with ETIMEDOUT.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import logging
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import pyfuse3
+import trio
+from pyfuse3 import FUSEError
+
+from opfs.errors import OpfsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from opfs.commit.failsafe import FailSafe
+
+log = logging.getLogger(__name__)
+
+HANDLERS = frozenset(name for name, value in vars(pyfuse3.Operations).items() if inspect.iscoroutinefunction(value))
+"""The names of all requests pyfuse3 passes on."""
+
+_APPLYING = frozenset({"open", "create", "write", "flush", "fsync", "setattr", "rename", "unlink"})
+"""Requests that may wait for plugins or for the index, not only for a lookup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a request may take, in seconds.
+
+    A request without an answer leaves its caller unkillable, so even the generous one is finite. It must be
+    longer than any plugin's own limit, which gives the better reason.
+    """
+
+    applying_s: float = 300.0
+    answering_s: float = 30.0
+
+    def of(self, handler: str) -> float:
+        return self.applying_s if handler in _APPLYING else self.answering_s
+
+
+class AnsweredOperations(pyfuse3.Operations):
+    """Base of the protocol adapter: wraps every handler of every subclass, inherited ones included."""
+
+    def __init__(self, failsafe: FailSafe, deadlines: Deadlines) -> None:
+        super().__init__()
+        self._failsafe = failsafe
+        self._deadlines = deadlines
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in HANDLERS:
+            handler = getattr(cls, name)
+            if not is_answered(handler):
+                setattr(cls, name, _answered(handler))
+
+    def _errno_for(self, handler: str, error: BaseException) -> int:
+        """What the caller is told; logs what nobody foresaw and stops all writes, for its outcome is unknown."""
+        numbers = [_known_errno(leaf) for leaf in _leaves(error)]
+        if known := [number for number in numbers if number is not None]:
+            if len(known) < len(numbers):
+                self._report_bug(handler, error)
+            return known[0]
+        self._report_bug(handler, error)
+        return errno.EIO
+
+    def _report_bug(self, handler: str, error: BaseException) -> None:
+        log.error("bug in the handler of %s", handler, exc_info=error)
+        self._failsafe.enter(f"bug in the handler of {handler}: {type(error).__name__}: {error}")
+
+
+def is_answered(handler: object) -> bool:
+    """Whether `handler` is wrapped, so that only FUSEError and cancellation can leave it."""
+    return getattr(handler, "is_answered", False)
+
+
+def _answered(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    name = handler.__name__
+
+    @wraps(handler)
+    async def answered(self: AnsweredOperations, *arguments: Any) -> Any:
+        try:
+            with trio.fail_after(self._deadlines.of(name)):
+                return await handler(self, *arguments)
+        except Exception as error:
+            number = self._errno_for(name, error)
+        except BaseExceptionGroup as group:
+            cancelled, rest = group.split(trio.Cancelled)
+            if rest is not None:
+                number = self._errno_for(name, rest)
+            if cancelled is not None:
+                raise cancelled from None
+        if name == "forget":
+            return None  # the kernel expects no answer to it, and pyfuse3 catches nothing there
+        raise FUSEError(number)
+
+    answered.is_answered = True  # type: ignore[attr-defined]
+    return answered
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _known_errno(error: BaseException) -> int | None:
+    """The errno of an error that is an answer; None for a bug."""
+    match error:
+        case OpfsError() | FUSEError():
+            return error.errno
+        case OSError() if error.errno:
+            return error.errno
+        case trio.TooSlowError():
+            return errno.ETIMEDOUT
+        case _:
+            return None
