@@ -150,10 +150,14 @@ class Plugin(Protocol):
         """None where the plugin can work here; else the reason and how to get what is missing."""
         ...
 
-    async def observe(self, elements: Collection[str] | None) -> Mapping[str, Document]:
+    async def observe(
+        self, elements: Collection[str] | None, *, desired: Mapping[str, Document] | None = None
+    ) -> Mapping[str, Document]:
         """What is there now, by element, in the schema's shape; absent elements are left out.
 
-        `None` means every element the backend has. Read-only.
+        `None` means every element the backend has. `desired` gives the documents about to be planned, where
+        there are any: a backend that finds an element only through its document (a file by its path) looks
+        there too. Read-only.
         """
         ...
 
