@@ -6,8 +6,10 @@ step per block with no await in between, so every reader on the trio thread sees
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from opfs.core.canonical import hash_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -31,6 +33,13 @@ class Entry:
     height: int
     last_event: str
     author: str
+
+    def holds(self, content: bytes | None) -> bool:
+        """Whether `content` is the committed content, byte for byte."""
+        return content is not None and len(content) == self.size and hash_bytes(content) == self.content_hash
+
+    def with_attributes(self, attributes: FileAttributes) -> Entry:
+        return replace(self, attributes=attributes)
 
 
 @dataclass(slots=True)

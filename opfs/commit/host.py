@@ -1,0 +1,288 @@
+"""One request against the host: observe, plan, policy, journal, apply, verify, and undo what failed.
+
+Works for every plugin alike and knows nothing of blocks: the sequencer turns its outcomes into one. Runs on
+the trio thread, one task per request; requests of distinct elements run concurrently.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from opfs.commit.chain import Outcome
+from opfs.commit.journal import IntendedChange, Intent, Journal
+from opfs.core.action import Safety
+from opfs.errors import ApplyFailed, ApplyTimeout, NotFound, OpfsError, Rejected, Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opfs.commit.chain import Chain
+    from opfs.commit.change import Change, Request
+    from opfs.commit.confirmations import Confirmations
+    from opfs.core.action import Checkpoint, Document, StateDiff
+    from opfs.core.names import ElementId
+    from opfs.ports import Plugin
+
+log = logging.getLogger(__name__)
+
+UNDO_TIMEOUT_S = 120.0
+
+
+@dataclass(slots=True)
+class Step:
+    """One change on its way through the plugin; `done` lists what was done, in the plugin's words."""
+
+    change: Change
+    plugin: Plugin
+    op: str
+    before: Document | None
+    desired: Document | None
+    diff: StateDiff
+    checkpoint: Checkpoint | None = None
+    done: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> ElementId:
+        return self.change.id
+
+    def plan(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(action.to_event() for action in self.diff.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a request came to: outcomes to record, the steps behind them, the failure if it failed."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    steps: tuple[Step, ...] = ()
+    failure: ApplyFailed | None = None
+    journaled: bool = False
+
+
+class Host:
+    """Carries requests out on the host through the plugins."""
+
+    def __init__(
+        self, plugins: Mapping[str, Plugin], chain: Chain, journal: Journal, confirmations: Confirmations
+    ) -> None:
+        self._plugins = plugins
+        self._chain = chain
+        self._journal = journal
+        self._confirmations = confirmations
+
+    def plugin(self, id: ElementId) -> Plugin:
+        """The plugin that owns an element; raises NotFound or, where it cannot work here, Rejected."""
+        plugin = self._plugins.get(id.plugin)
+        if plugin is None:
+            known = ", ".join(sorted(self._plugins))
+            raise NotFound(f"there is no plugin {id.plugin!r}", hint=f"installed are: {known}")
+        reason = plugin.why_unavailable()
+        if reason:
+            raise Rejected(f"the plugin {id.plugin} cannot work on this host: {reason}")
+        return plugin
+
+    async def carry_out(
+        self, request: Request, desired: Sequence[Document | None], committed: Sequence[Document | None]
+    ) -> Applied:
+        """Bring the host into the desired state, or leave it as it was.
+
+        `desired` and `committed` are the parsed documents of each change. Raises for what is refused before
+        anything is done; a failure after that is returned, because it is recorded in the chain.
+        """
+        steps = []
+        for change, document, before in zip(request.changes, desired, committed, strict=True):
+            self._check_base(change)
+            steps.append(await self._plan(change, document))
+            self._check_policy(steps[-1], before, request)
+        if not any(step.diff.actions for step in steps):
+            return Applied(self.outcomes(steps, request), tuple(steps))
+        for step in steps:
+            if step.diff.actions:
+                step.checkpoint = await step.plugin.checkpoint(step.change.id.element)
+        await self._journal.append(self._intent(steps, request))
+        failure = await self._apply_all(steps)
+        if failure is None:
+            # After this line: the host is as desired and no block says so; a crash here leaves an intent;
+            # repaired by recovery, which observes the host and commits the change it finds done.
+            return Applied(self.outcomes(steps, request), tuple(steps), journaled=True)
+        # After this line: the host is as before, or the failure says in what it is not; a crash here leaves
+        # an intent; repaired by recovery, which observes the host as before and drops it, or undoes the rest.
+        outcomes = tuple(self.failed(step, request, str(failure)) for step in steps if step.diff.actions)
+        return Applied(outcomes, tuple(steps), failure, journaled=True)
+
+    async def undo(self, steps: Sequence[Step]) -> list[str]:
+        """Return the host to what it was before `steps`, last step first; returns what could not be undone."""
+        remains: list[str] = []
+        for step in reversed(steps):
+            if not step.diff.actions:
+                continue
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + UNDO_TIMEOUT_S) as scope:
+                try:
+                    await self._undo_step(step)
+                except OpfsError as error:
+                    remains.append(f"{step.id}: {error}")
+                except Exception as error:
+                    log.exception("undoing %s", step.id)
+                    remains.append(f"{step.id}: {error!r}")
+            if scope.cancelled_caught:
+                remains.append(f"{step.id}: undoing it took more than {UNDO_TIMEOUT_S:.0f} s")
+        return remains
+
+    async def release(self, steps: Sequence[Step]) -> None:
+        """Drop the checkpoints of steps that are settled; a failure costs disk space, never a commit."""
+        for step in steps:
+            if step.checkpoint is not None:
+                try:
+                    await step.plugin.release(step.checkpoint)
+                except Exception:
+                    log.exception("releasing the checkpoint of %s", step.id)
+
+    def settle(self, applied: Applied) -> None:
+        """The request's intent is committed or undone."""
+        if applied.journaled:
+            self._journal.settle()
+
+    # --- the steps -----------------------------------------------------------------------------------
+
+    def _check_base(self, change: Change) -> None:
+        entry = self._chain.catalog.get(change.id)
+        if change.content is None and entry is None:
+            raise NotFound(f"{change.id} does not exist")
+        if change.base_event is None or (entry is not None and entry.last_event == change.base_event):
+            return
+        if entry is None:
+            raise Stale(f"{change.id} has been deleted since it was read", hint="write the whole document again")
+        raise Stale(
+            f"{change.id} was changed by {entry.author or 'somebody'} in block {entry.height} since it was read",
+            hint="read it again and repeat the change",
+        )
+
+    async def _plan(self, change: Change, desired: Document | None) -> Step:
+        plugin = self.plugin(change.id)
+        element = change.id.element
+        before = (await plugin.observe([element])).get(element)
+        diff = plugin.plan(element, before, desired)
+        entry = self._chain.catalog.get(change.id)
+        op = "delete" if change.content is None else "update" if entry else "create"
+        return Step(change, plugin, op, before, desired, diff)
+
+    def _check_policy(self, step: Step, committed: Document | None, request: Request) -> None:
+        id = step.id
+        if step.op == "delete" and committed is not None and step.plugin.is_protected(id.element, committed):
+            raise Rejected(f"{id} is protected", hint="write it without its protection first, then delete it")
+        if step.diff.safety is not Safety.DESTRUCTIVE:
+            return
+        op = "delete" if step.op == "delete" else "update"
+        if self._confirmations.use(op, id, request.actor.uid):
+            return
+        what = "; ".join(a.summary for a in step.diff.actions if a.safety is Safety.DESTRUCTIVE)
+        raise Rejected(
+            f"{id}: this destroys something: {what}",
+            hint=f"to go on, echo 'confirm {op} {id}' > ctl at the top of the mount, then repeat it",
+        )
+
+    def _intent(self, steps: Sequence[Step], request: Request) -> Intent:
+        changes = tuple(
+            IntendedChange(
+                step.change, self._chain.last_event(step.id), step.before, step.checkpoint, step.diff.actions
+            )
+            for step in steps
+        )
+        return Intent(changes, request.actor.to_json(), request.message)
+
+    async def _apply_all(self, steps: Sequence[Step]) -> ApplyFailed | None:
+        started: list[Step] = []
+        error: ApplyFailed
+        try:
+            for step in steps:
+                started.append(step)
+                await self._apply(step)
+            return None
+        except ApplyFailed as caught:
+            error = caught
+        except OpfsError as caught:
+            error = ApplyFailed(str(caught))
+        except Exception as caught:
+            log.exception("the plugin %s has a bug", started[-1].id.plugin)
+            error = ApplyFailed(f"the plugin {started[-1].id.plugin} has a bug: {caught!r}")
+        return await self._explain(error, started)
+
+    async def _apply(self, step: Step) -> None:
+        limit_s = step.plugin.apply_timeout_s
+        with trio.move_on_after(limit_s) as scope:
+            for action in step.diff.actions:
+                step.done.append((await step.plugin.apply(action)).done)
+            await self._verify(step, step.desired, step.before)
+        if scope.cancelled_caught:
+            raise ApplyTimeout(f"{step.id}: the plugin was still at work after {limit_s:.0f} s and was stopped")
+
+    async def _verify(self, step: Step, desired: Document | None, before: Document | None) -> None:
+        element = step.id.element
+        observed = (await step.plugin.observe([element])).get(element)
+        differences = step.plugin.compare(element, desired, observed)
+        if differences:
+            listed = "; ".join(str(difference) for difference in differences[:5])
+            raise ApplyFailed(f"{step.id} is not as it should be afterwards: {listed}")
+
+    async def _undo_step(self, step: Step) -> None:
+        element = step.id.element
+        if step.checkpoint is not None:
+            await step.plugin.rollback(step.checkpoint)
+        else:
+            now = (await step.plugin.observe([element])).get(element)
+            for action in step.plugin.plan(element, now, step.before).actions:
+                await step.plugin.apply(action)
+        await self._verify(step, step.before, None)
+
+    async def _explain(self, error: ApplyFailed, started: Sequence[Step]) -> ApplyFailed:
+        """The failure with what was done, what was undone and what was not."""
+        done = [line for step in started for line in step.done]
+        remains = await self.undo(started)
+        parts = [error.reason]
+        parts.append(f"done before that: {'; '.join(done)}" if done else "nothing was done before that")
+        parts.append(f"NOT undone: {'; '.join(remains)}" if remains else "everything was undone")
+        return type(error)(". ".join(parts), hint=error.hint)
+
+    # --- what is recorded ------------------------------------------------------------------------------
+
+    def outcomes(self, steps: Sequence[Step], request: Request) -> tuple[Outcome, ...]:
+        """The events of steps that are true on the host; none for one that changed nothing at all."""
+        outcomes = []
+        for step in steps:
+            entry = self._chain.catalog.get(step.id)
+            unchanged = entry is not None and entry.holds(step.change.content)
+            if unchanged and not step.diff.actions:
+                continue
+            outcomes.append(
+                Outcome(
+                    id=step.id,
+                    op="apply" if unchanged else step.op,
+                    content=step.change.content,
+                    attributes=step.change.attributes,
+                    actor=request.actor.to_json(),
+                    message=request.message,
+                    plan=step.plan(),
+                    plugin_hash=step.plugin.version_hash,
+                    changes_document=not unchanged,
+                )
+            )
+        return tuple(outcomes)
+
+    def failed(self, step: Step, request: Request, reason: str) -> Outcome:
+        """The event of a step that failed."""
+        text = f"{request.message}\n{reason}" if request.message else reason
+        return Outcome(
+            id=step.id,
+            op="apply-failed",
+            content=None,
+            attributes=None,
+            actor=request.actor.to_json(),
+            message=text.encode()[:4096].decode(errors="ignore"),
+            plan=step.plan(),
+            plugin_hash=step.plugin.version_hash,
+            changes_document=False,
+        )
