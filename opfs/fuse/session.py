@@ -1,0 +1,106 @@
+"""One mount, from the first request to the last.
+
+`serve` mounts, answers until cancelled or unmounted, lets running requests end, and always unmounts. Signals,
+and what to do about a mount that a killed daemon left (opfs.fuse.mountpoint), are the caller's. pyfuse3 keeps
+one session per process, so one `serve` runs at a time; requests are handled on the trio thread.
+
+There is no `auto_unmount` on purpose: after a daemon was killed, ENOTCONN tells a program that something is
+wrong, an empty directory does not; the next start takes the dead mount away.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from opfs.errors import PoolError
+from opfs.fuse.mountpoint import FILE_SYSTEM, check_mountpoint, is_answering, mount_at, unmount
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opfs.fuse.invalidation import Invalidator
+    from opfs.fuse.operations import Operations
+
+log = logging.getLogger(__name__)
+
+OPTIONS = frozenset(
+    {
+        f"fsname={FILE_SYSTEM}",
+        f"subtype={FILE_SYSTEM}",
+        "allow_other",
+        "default_permissions",  # the kernel checks modes and owners, also of cached files
+        "nosuid",
+        "nodev",
+        "noexec",
+    }
+)
+
+MAX_REQUESTS = 1000
+"""Requests answered at the same time: far above any number of waiting writers, so that readers never queue."""
+
+
+async def serve(
+    operations: Operations,
+    mountpoint: Path,
+    invalidator: Invalidator,
+    *,
+    grace_s: float = 10.0,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount on an empty directory and answer requests; started when the mount answers.
+
+    When cancelled, no new request is taken and running ones get `grace_s` to end. Returns when somebody else
+    unmounted. Raises InvalidRequest for a bad mount point and PoolError where FUSE is not to be had.
+    """
+    check_mountpoint(mountpoint)
+    try:
+        pyfuse3.init(operations, str(mountpoint), set(OPTIONS))
+    except RuntimeError as error:
+        raise PoolError(
+            f"{mountpoint} cannot be mounted: {error}", hint="FUSE needs root, /dev/fuse and the kernel module fuse"
+        ) from error
+    device = mount_at(mountpoint)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(invalidator.run)
+            nursery.start_soon(_announce, mountpoint, task_status)
+            try:
+                await _answer_requests(grace_s)
+            finally:
+                # The connection ends before the nursery does: a notification may wait for an answer that
+                # nobody is going to give.
+                if device is not None and mount_at(mountpoint) == device:
+                    unmount(mountpoint, abort=True)
+                nursery.cancel_scope.cancel()
+    finally:
+        pyfuse3.close(unmount=False)
+
+
+async def _announce(mountpoint: Path, task_status: trio.TaskStatus[None]) -> None:
+    if await trio.to_thread.run_sync(is_answering, mountpoint):
+        task_status.started()
+
+
+async def _answer_requests(grace_s: float) -> None:
+    """Run the session loop; a cancellation becomes an orderly end of it."""
+    loop = trio.CancelScope(shield=True)
+
+    async with trio.open_nursery() as nursery:
+
+        async def run_loop() -> None:
+            with loop:
+                await pyfuse3.main(max_tasks=MAX_REQUESTS)
+            if loop.cancelled_caught:
+                log.warning("requests were still running after %.0f s and were given up", grace_s)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(run_loop, name="fuse session")
+        try:
+            await trio.sleep_forever()
+        finally:
+            pyfuse3.terminate()
+            loop.deadline = trio.current_time() + grace_s
