@@ -1,0 +1,1 @@
+"""Managed files as elements: schema, pure plan, and the plugin that applies it."""
