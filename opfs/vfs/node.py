@@ -74,9 +74,9 @@ NEVER = CachePolicy()
 FOREVER = CachePolicy(entry_timeout_s=86_400.0, attr_timeout_s=86_400.0, keep_pages=True)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Handle:
-    """One open file. The defaults are those of a file that cannot be written.
+    """One open file, equal only to itself. The defaults are those of a file that cannot be written.
 
     `direct_io` makes the kernel hand every read and write through, without its page cache.
     """
