@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from opfs.core.action import Action, ApplyResult, Checkpoint, Difference, Document, StateDiff
     from opfs.core.names import BlockName, ElementId
 
@@ -217,7 +220,7 @@ class Embedder(Protocol):
     @property
     def dimensions(self) -> int: ...
 
-    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One L2-normalised float32 row per text, shape (len(texts), dimensions)."""
         ...
 
