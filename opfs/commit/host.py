@@ -32,13 +32,24 @@ log = logging.getLogger(__name__)
 UNDO_TIMEOUT_S = 120.0
 
 
+async def observe(plugin: Plugin, id: ElementId, document: Document | None) -> Document | None:
+    """What the host has of one element now, None if nothing."""
+    desired = None if document is None else {id.element: document}
+    return (await plugin.observe([id.element], desired=desired)).get(id.element)
+
+
 @dataclass(slots=True)
 class Step:
-    """One change on its way through the plugin; `done` lists what was done, in the plugin's words."""
+    """One change on its way through the plugin; `done` lists what was done, in the plugin's words.
+
+    `document` tells the plugin where to look: the desired document or, for a delete, the committed one.
+    `before` is what was observed there before anything was done.
+    """
 
     change: Change
     plugin: Plugin
     op: str
+    document: Document | None
     before: Document | None
     desired: Document | None
     diff: StateDiff
@@ -48,6 +59,10 @@ class Step:
     @property
     def id(self) -> ElementId:
         return self.change.id
+
+    async def observe(self) -> Document | None:
+        """What is on the host now."""
+        return await observe(self.plugin, self.id, self.document)
 
     def plan(self) -> tuple[Mapping[str, Any], ...]:
         return tuple(action.to_event() for action in self.diff.actions)
@@ -96,7 +111,7 @@ class Host:
         steps = []
         for change, document, before in zip(request.changes, desired, committed, strict=True):
             self._check_base(change)
-            steps.append(await self._plan(change, document))
+            steps.append(await self._plan(change, document, before))
             self._check_policy(steps[-1], before, request)
         if not any(step.diff.actions for step in steps):
             return Applied(self.outcomes(steps, request), tuple(steps))
@@ -161,14 +176,14 @@ class Host:
             hint="read it again and repeat the change",
         )
 
-    async def _plan(self, change: Change, desired: Document | None) -> Step:
+    async def _plan(self, change: Change, desired: Document | None, committed: Document | None) -> Step:
         plugin = self.plugin(change.id)
-        element = change.id.element
-        before = (await plugin.observe([element])).get(element)
-        diff = plugin.plan(element, before, desired)
+        document = committed if desired is None else desired
+        before = await observe(plugin, change.id, document)
+        diff = plugin.plan(change.id.element, before, desired)
         entry = self._chain.catalog.get(change.id)
         op = "delete" if change.content is None else "update" if entry else "create"
-        return Step(change, plugin, op, before, desired, diff)
+        return Step(change, plugin, op, document, before, desired, diff)
 
     def _check_policy(self, step: Step, committed: Document | None, request: Request) -> None:
         id = step.id
@@ -216,27 +231,23 @@ class Host:
         with trio.move_on_after(limit_s) as scope:
             for action in step.diff.actions:
                 step.done.append((await step.plugin.apply(action)).done)
-            await self._verify(step, step.desired, step.before)
+            await self._verify(step, step.desired)
         if scope.cancelled_caught:
             raise ApplyTimeout(f"{step.id}: the plugin was still at work after {limit_s:.0f} s and was stopped")
 
-    async def _verify(self, step: Step, desired: Document | None, before: Document | None) -> None:
-        element = step.id.element
-        observed = (await step.plugin.observe([element])).get(element)
-        differences = step.plugin.compare(element, desired, observed)
+    async def _verify(self, step: Step, wanted: Document | None) -> None:
+        differences = step.plugin.compare(step.id.element, wanted, await step.observe())
         if differences:
             listed = "; ".join(str(difference) for difference in differences[:5])
             raise ApplyFailed(f"{step.id} is not as it should be afterwards: {listed}")
 
     async def _undo_step(self, step: Step) -> None:
-        element = step.id.element
         if step.checkpoint is not None:
             await step.plugin.rollback(step.checkpoint)
         else:
-            now = (await step.plugin.observe([element])).get(element)
-            for action in step.plugin.plan(element, now, step.before).actions:
+            for action in step.plugin.plan(step.id.element, await step.observe(), step.before).actions:
                 await step.plugin.apply(action)
-        await self._verify(step, step.before, None)
+        await self._verify(step, step.before)
 
     async def _explain(self, error: ApplyFailed, started: Sequence[Step]) -> ApplyFailed:
         """The failure with what was done, what was undone and what was not."""

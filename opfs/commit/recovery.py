@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opfs.commit.chain import Chain
-    from opfs.commit.host import Host
     from opfs.commit.journal import IntendedChange, Intent, Journal
     from opfs.commit.sequencer import Sequencer
+    from opfs.core.action import Document
     from opfs.core.names import ElementId
 
 log = logging.getLogger(__name__)
@@ -65,11 +65,11 @@ async def _settle(intent: Intent, sequencer: Sequencer) -> None:
     steps: list[Step] = []
     try:
         for item in intent.changes:
-            steps.append(_step(item, host, sequencer))
-        if all([await _is(step, step.desired, host) for step in steps]):
+            steps.append(await _step(item, sequencer))
+        if all([await _is(step, step.desired) for step in steps]):
             applied = Applied(host.outcomes(steps, request), tuple(steps))
             log.warning("%s was applied when opfs stopped: committing it", names)
-        elif all([await _is(step, step.before, host) for step in steps]):
+        elif all([await _is(step, step.before) for step in steps]):
             applied = Applied(steps=tuple(steps))
             log.warning("%s had not begun when opfs stopped: dropping it", names)
         else:
@@ -86,21 +86,21 @@ async def _settle(intent: Intent, sequencer: Sequencer) -> None:
     await host.release(steps)
 
 
-def _step(item: IntendedChange, host: Host, sequencer: Sequencer) -> Step:
+async def _step(item: IntendedChange, sequencer: Sequencer) -> Step:
     change = item.change
-    op = "delete" if change.content is None else "update" if sequencer.catalog.get(change.id) else "create"
+    committed = await sequencer.committed_document(change.id)
+    desired = None if change.content is None else parse_document(change.content)
     return Step(
         change=change,
-        plugin=host.plugin(change.id),
-        op=op,
+        plugin=sequencer.host.plugin(change.id),
+        op="delete" if desired is None else "update" if committed is not None else "create",
+        document=committed if desired is None else desired,
         before=item.before,
-        desired=None if change.content is None else parse_document(change.content),
+        desired=desired,
         diff=StateDiff(change.id.plugin, item.actions),
         checkpoint=item.checkpoint,
     )
 
 
-async def _is(step: Step, wanted: object, host: Host) -> bool:
-    element = step.id.element
-    observed = (await step.plugin.observe([element])).get(element)
-    return not step.plugin.compare(element, wanted, observed)  # type: ignore[arg-type]
+async def _is(step: Step, wanted: Document | None) -> bool:
+    return not step.plugin.compare(step.id.element, wanted, await step.observe())

@@ -150,6 +150,12 @@ class Sequencer:
             self._contents.put(entry.content_hash, content)
         return content
 
+    async def committed_document(self, id: ElementId) -> Document | None:
+        """The committed document, parsed; None where there is none."""
+        if self.catalog.get(id) is None:
+            return None
+        return parse_document(await self.read_document(id))
+
     def is_busy(self, id: ElementId) -> bool:
         """Whether a change of the element is under way."""
         return id in self._in_flight
@@ -251,7 +257,7 @@ class Sequencer:
         try:
             for earlier in ticket.depends_on:
                 await earlier.wait()
-            committed = [await self._committed(change.id) for change in ticket.request.changes]
+            committed = [await self.committed_document(change.id) for change in ticket.request.changes]
             ticket.applied = await self.host.carry_out(ticket.request, ticket.desired, committed)
             if ticket.applied.outcomes:
                 self._ready_in.send_nowait(ticket)
@@ -266,11 +272,6 @@ class Sequencer:
             log.exception("carrying out %s", ticket.request)
             self.failsafe.enter(f"a bug: {error!r}")
             self._answer(ticket, None, CommitUnknown(f"opfs has a bug: {error!r}", hint="see the daemon's log"))
-
-    async def _committed(self, id: ElementId) -> Document | None:
-        if self.catalog.get(id) is None:
-            return None
-        return parse_document(await self.read_document(id))
 
     async def _update_attributes(self, request: Request) -> None:
         """Equal bytes make no block, but `cp -p` still sets the time."""

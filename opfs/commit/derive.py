@@ -1,0 +1,187 @@
+"""What is derived from blocks after their commit point: the search index. Never fails a commit.
+
+One task reads new blocks out of the store and feeds the index in order, in a worker thread of low priority.
+A search waits in `wait_current` until every event committed before it began is in the index. Trio thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from opfs.core.document import parse_document
+from opfs.core.event import decode_events
+from opfs.core.header import BlockHeader
+from opfs.core.narrative import sentence, summarize
+from opfs.errors import NotFound, OpfsError
+from opfs.ports import FileAttributes, IndexedEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from opfs.commit.chain import Proposal
+    from opfs.commit.sequencer import Sequencer
+    from opfs.core.action import Document
+    from opfs.core.event import Event
+    from opfs.core.names import BlockName
+    from opfs.ports import Index, SnapshotStore
+
+_Result = TypeVar("_Result")
+
+log = logging.getLogger(__name__)
+
+NICENESS = 10
+MAX_BLOCKS_PER_STEP = 32
+HIDDEN = FileAttributes(mode=0o600, uid=0, gid=0, mtime_ns=0)
+
+
+class Deriver:
+    """Keeps `index` up with the chain. `run` must be running for `wait_current` to return."""
+
+    def __init__(self, store: SnapshotStore, index: Index, sequencer: Sequencer) -> None:
+        self._store = store
+        self._index = index
+        self._sequencer = sequencer
+        self._position = 0
+        """Blocks before this position of `sequencer.blocks` are indexed."""
+        self._changed = trio.Event()
+        self._thread = trio.CapacityLimiter(1)
+        self._rebuild_wanted = False
+        self.failure: str | None = None
+        """Why the index stands still, or None."""
+        sequencer.on_block.append(self._wake)
+
+    @property
+    def lag(self) -> int:
+        """Events committed but not yet indexed."""
+        return self._sequencer.event_count - self._index.indexed_count
+
+    async def run(self) -> None:
+        """Index what is missing, then every new block, until cancelled."""
+        try:
+            self._position = await self._in_thread(self._find_position)
+            while True:
+                changed = self._changed
+                if self._rebuild_wanted:
+                    self._rebuild_wanted = False
+                    await self._in_thread(self._index.clear)
+                    self._position = 0
+                names = self._sequencer.blocks[self._position : self._position + MAX_BLOCKS_PER_STEP]
+                if not names:
+                    await changed.wait()
+                    continue
+                before = self._sequencer.blocks[self._position - 1] if self._position else None
+                await self._in_thread(self._take_in, before, list(names))
+                self._position += len(names)
+                self._announce()
+        except Exception as error:
+            log.exception("the index stands still")
+            self.failure = str(error)
+            self._announce()
+
+    def rebuild(self) -> None:
+        """Forget the index and make it again from the chain, in the background."""
+        self._rebuild_wanted = True
+        self._announce()
+
+    async def wait_current(self) -> None:
+        """Return when every event committed before the call is searchable; raises OpfsError if it never will be."""
+        wanted = self._sequencer.event_count
+        while self._rebuild_wanted or self._index.indexed_count < wanted:
+            if self.failure is not None:
+                raise OpfsError(f"the search index stands still: {self.failure}", hint="run opfs index rebuild")
+            await self._changed.wait()
+
+    def _wake(self, _: Proposal) -> None:
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _in_thread(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        return await trio.to_thread.run_sync(low_priority()(function), *arguments, limiter=self._thread)
+
+    # --- in the worker thread --------------------------------------------------------------------------
+
+    def _find_position(self) -> int:
+        """How many blocks the index already holds; clears an index of another chain."""
+        tip = self._index.tip()
+        if tip is None:
+            self._index.clear()
+            return 0
+        seq, event_hash = tip
+        blocks = list(self._sequencer.blocks)
+        for position in range(len(blocks) - 1, -1, -1):
+            header = BlockHeader.decode(self._store.read_header(blocks[position]))
+            if header.events_first + header.events_count <= seq:
+                break  # the index is ahead of the chain
+            if header.events_first <= seq:
+                events = decode_events(self._store.read_events(blocks[position]))
+                if events[-1].seq == seq and events[-1].hash == event_hash:
+                    return position + 1
+                break
+        log.warning("the search index is not of this chain: making it again")
+        self._index.clear()
+        return 0
+
+    def _take_in(self, before: BlockName | None, names: Sequence[BlockName]) -> None:
+        records: list[IndexedEvent] = []
+        for name in names:
+            for event in decode_events(self._store.read_events(name)):
+                records.append(self._describe(event, name, before))
+            before = name
+        if records:
+            self._index.append(records)
+
+    def _describe(self, event: Event, name: BlockName, before: BlockName | None) -> IndexedEvent:
+        new = self._document(event, name)
+        old = self._document(event, before)
+        attributes = self._attributes(event, name) or self._attributes(event, before) or HIDDEN
+        actor = str(event.actor.get("user") or event.actor.get("uid", ""))
+        return IndexedEvent(
+            seq=event.seq,
+            height=name.height,
+            id=event.id,
+            op=event.op,
+            time=event.time,
+            actor=actor,
+            summary=summarize(event.id, event.op, old, new, event.message),
+            text=sentence(event.id, event.op, old, new, actor, event.message),
+            uid=attributes.uid,
+            gid=attributes.gid,
+            mode=attributes.mode,
+            event_hash=event.hash,
+        )
+
+    def _document(self, event: Event, name: BlockName | None) -> Document | None:
+        if name is None:
+            return None
+        try:
+            return parse_document(self._store.read_document(name, event.id))
+        except NotFound:
+            return None
+
+    def _attributes(self, event: Event, name: BlockName | None) -> FileAttributes | None:
+        if name is None:
+            return None
+        try:
+            return self._store.document_attributes(name, event.id)
+        except NotFound:
+            return None
+
+
+@contextmanager
+def low_priority() -> Iterator[None]:
+    """Run this thread at low priority, so that a commit need not wait for it; trio reuses the thread."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, thread, 0)
