@@ -50,7 +50,7 @@ class Config:
 
     @property
     def runtime(self) -> Path:
-        """Where the daemon of this pool keeps its pid and log; distinct for distinct pools."""
+        """Where the daemon of this pool keeps its log; distinct for distinct pools."""
         readable = re.sub(r"[^A-Za-z0-9]+", "-", str(self.pool)).strip("-")[-80:] or "root"
         digest = hashlib.sha256(os.fsencode(self.pool)).hexdigest()[:8]
         return RUNTIME_ROOT / f"{readable}-{digest}"
@@ -58,10 +58,6 @@ class Config:
     @property
     def log_file(self) -> Path:
         return self.runtime / "daemon.log"
-
-    @property
-    def pid_file(self) -> Path:
-        return self.runtime / "daemon.pid"
 
 
 # --- reading one value ---------------------------------------------------------------------------------

@@ -22,32 +22,35 @@ require_root() {
 # step TITLE COMMAND… runs the command quietly: one line with the elapsed time, a sign of life every
 # 15 seconds (every second on a terminal), and on failure the end of what the command printed.
 step() {
-    local title=$1 log started pid status=0 tick=15
+    local title=$1 log started=$SECONDS status=0 ticker
     shift
     log=$(mktemp "${TMPDIR:-/tmp}/opfs-step.XXXXXX")
-    started=$SECONDS
-    [ -t 1 ] && tick=1 || printf '%s …\n' "$title"
-    "$@" >"$log" 2>&1 </dev/null &
-    pid=$!
-    while kill -0 "$pid" 2>/dev/null; do
-        # The sleeper is the clock; whichever ends first wakes us.
-        sleep "$tick" &
-        wait -n "$pid" $! 2>/dev/null || true
-        kill $! 2>/dev/null || true
-        kill -0 "$pid" 2>/dev/null || break
-        if [ -t 1 ]; then
-            printf '\r\033[K%s … %d s' "$title" $((SECONDS - started))
-        else
-            printf '  still at it: %s, %d s\n' "$title" $((SECONDS - started))
-        fi
-    done
-    wait "$pid" || status=$?
+    [ -t 1 ] || say "$title …"
+    tick "$title" &
+    ticker=$!
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
     [ ! -t 1 ] || printf '\r\033[K'
     if [ "$status" -ne 0 ]; then
-        say "$title: FAILED after $((SECONDS - started)) s. The end of its output (all of it in $log):" >&2
+        say "$title: FAILED after $((SECONDS - started)) s. The end of its output (all of it is in $log):" >&2
         tail -n 40 "$log" >&2
         return "$status"
     fi
     rm -f "$log"
     say "$title: done, $((SECONDS - started)) s"
+}
+
+# Ends with the script even if that is killed. The sleeper holds none of the script's files open, so that
+# whoever reads our output is not kept waiting for it.
+tick() {
+    local started=$SECONDS every=15
+    [ ! -t 1 ] || every=1
+    while sleep "$every" >/dev/null 2>&1 9>&- && kill -0 $$ 2>/dev/null; do
+        if [ -t 1 ]; then
+            printf '\r\033[K%s … %d s' "$1" $((SECONDS - started))
+        else
+            say "  still at it: $1, $((SECONDS - started)) s"
+        fi
+    done
 }

@@ -1,0 +1,94 @@
+"""The command line: a thin client of the mounted tree and of the library, one module per noun.
+
+This module knows the commands' names and one line about each, so that `opfs --help` imports none of them.
+It also is where errors end: one or two lines on stderr and the exit code of the error's class. It does no
+work of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from opfs import __version__
+from opfs.cli.command import place_options
+from opfs.errors import OpfsError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("opfs.cli.up:up", "Make the pool if there is none, mount it, start the daemon."),
+    "down": ("opfs.cli.down:down", "Stop the daemon, free the mount and the loop device; keep the data."),
+    "mount": ("opfs.cli.up:mount", "Mount an existing pool, also after a crash."),
+    "umount": ("opfs.cli.down:umount", "Stop the daemon; the pool stays mounted."),
+    "status": ("opfs.cli.status:status", "Show how the daemon and the pool are."),
+    "log": ("opfs.cli.log:log", "List what changed, newest first."),
+    "show": ("opfs.cli.show:show", "Show a block, or a document as it was in it."),
+    "diff": ("opfs.cli.diff:diff", "Show what differs between two blocks, key by key."),
+    "search": ("opfs.cli.search:search", "Find changes by meaning."),
+    "rm": ("opfs.cli.rm:rm", "Delete an element, asking first."),
+    "index": ("opfs.cli.index:index", "Look after the search index."),
+    "model": ("opfs.cli.model:model", "List, fetch and verify language models."),
+    "doctor": ("opfs.cli.doctor:doctor", "Check that everything opfs needs is there."),
+}
+"""Name: where the command is, and its first line of help (a test holds it to the command's own)."""
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is called or asked for help, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        try:
+            exit_code = super().main(*args, **{"prog_name": "opfs", **extra, "standalone_mode": False})
+        except OpfsError as error:
+            _report(error.reason, error.hint)
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "opfs"
+            _report(error.format_message(), f"see {path} --help")
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            _report(error.format_message())
+            sys.exit(error.exit_code)
+        except click.Abort:
+            _report("stopped")
+            sys.exit(130)
+        sys.exit(exit_code if isinstance(exit_code, int) else 0)
+
+
+def _report(reason: str, hint: str = "") -> None:
+    click.echo(f"opfs: {reason}", err=True)
+    if hint:
+        click.echo(f"      {hint}", err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@place_options
+@click.version_option(__version__, message="opfs %(version)s")
+def main() -> None:
+    """A host's configuration as a file system whose history is a chain of blocks.
+
+    Write a JSON document below /mnt/op/state and the host changes to match, in one block of /mnt/op/chain.
+
+    \b
+    Example:
+      sudo opfs up
+      echo '{"hostname": "web", "memory": 512, "state": "running"}' > /mnt/op/state/lxc/100.json
+      opfs log
+    """

@@ -1,0 +1,87 @@
+"""How commands print: aligned rows, colours on a terminal only, JSON lines, a bar for what takes long.
+
+Names, messages and documents come from strangers: whatever reaches a terminal goes through `printable`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import unicodedata
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+T = TypeVar("T")
+Cell = tuple[str, str | None]
+"""A text and its colour, or None for the terminal's own."""
+
+_OP_COLOURS = {"create": "green", "delete": "red", "apply-failed": "bright_red", "rollback": "magenta"}
+
+
+def is_coloured() -> bool:
+    """Whether to colour: on a terminal, unless NO_COLOR (no-color.org) is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def op_colour(op: str) -> str:
+    return _OP_COLOURS.get(op, "yellow")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with everything that could steer a terminal or reorder text made visible."""
+    return "".join(c if unicodedata.category(c)[0] != "C" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def echo(text: str, colour: str | None = None, *, bold: bool = False) -> None:
+    """Print one line."""
+    click.echo(click.style(text, fg=colour, bold=bold) if is_coloured() else text, color=is_coloured())
+
+
+def echo_rows(rows: Sequence[Sequence[Cell]]) -> None:
+    """Print rows with aligned columns; the last column is left as it is."""
+    cells = [[(printable(text), colour) for text, colour in row] for row in rows]
+    widths = [max(len(row[column][0]) for row in cells) for column in range(len(cells[0]))] if cells else []
+    coloured = is_coloured()
+    for row in cells:
+        parts = []
+        for column, (text, colour) in enumerate(row):
+            padded = text if column == len(row) - 1 else text.ljust(widths[column])
+            parts.append(click.style(padded, fg=colour) if coloured and colour else padded)
+        click.echo("  ".join(parts).rstrip(), color=coloured)
+
+
+def echo_json(value: Any) -> None:
+    """Print one JSON value on one line."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def short_time(time_text: str) -> str:
+    """`2026-11-03 14:00:12Z` of a time as the format writes it."""
+    return f"{time_text[:10]} {time_text[11:19]}Z"
+
+
+def with_progress(items: Iterable[T], total: int, doing: str) -> Iterator[T]:
+    """The items; on a terminal, past two seconds, a line on stderr says how far they are."""
+    started = shown = time.monotonic()
+    try:
+        for count, item in enumerate(items):
+            now = time.monotonic()
+            if now - started > 2 and now - shown > 0.2 and sys.stderr.isatty():
+                filled = 30 * count // max(total, 1)
+                click.echo(f"\r{doing} [{'#' * filled:30}] {count}/{total}", err=True, nl=False)
+                shown = now
+            yield item
+    finally:
+        if shown != started:
+            click.echo("\r\x1b[K", err=True, nl=False)
