@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 from opfs.btrfs import ioctl
 from opfs.btrfs.mounts import mount_of
 from opfs.btrfs.store import CHAIN, LAYER
-from opfs.btrfs.tree import STATE, open_directory
+from opfs.btrfs.tree import STATE, list_names, open_directory
 from opfs.core.timestamp import format_time
 from opfs.errors import InvalidRequest, PoolError
 
@@ -213,13 +213,13 @@ def _lock(path: Path, root: int, resources: ExitStack) -> None:
 
 def _check_makeable(path: Path, root: int) -> None:
     """Refuse a directory with anything in it but the beginnings of a pool."""
-    names = set(os.listdir(root))
+    names = set(list_names(root))
     if _DESCRIPTION in names:
         raise PoolError(f"{path} is a pool already", hint="open it, or choose another path")
     foreign = sorted(names - _HALF_MADE)
     if foreign:
         raise PoolError(f"{path} is not empty: {foreign[0]!r} is in it", hint="a pool is made in an empty directory")
-    if CHAIN in names and os.listdir(path / CHAIN):
+    if CHAIN in names and list_names(root, CHAIN):
         raise PoolError(f"{path} has blocks but no {_DESCRIPTION}", hint=f"put {_DESCRIPTION} back from a backup")
 
 
@@ -254,7 +254,7 @@ def _load_description(path: Path, root: int) -> PoolInfo:
     try:
         fd = os.open(_DESCRIPTION, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
     except FileNotFoundError:
-        names = set(os.listdir(root))
+        names = set(list_names(root))
         if names - {_LOCK} and names <= _HALF_MADE:
             raise PoolError(
                 f"the pool at {path} was not finished", hint="make it again: what is there is used"

@@ -22,6 +22,7 @@ from opfs.btrfs.tree import (
     EVENTS,
     HEADER,
     directory,
+    list_names,
     load_attributes,
     load_document,
     load_file,
@@ -78,7 +79,7 @@ class BtrfsSnapshotStore:
         """All blocks, lowest first: the subvolumes in `@chain` that have a block's name."""
         blocks = []
         with reading("directory of the blocks"):
-            for name in os.listdir(self._chain_fd):
+            for name in list_names(self._chain_fd):
                 try:
                     block = BlockName.parse(name)
                 except InvalidRequest:

@@ -60,6 +60,16 @@ def directory(name: str, dir_fd: int) -> Iterator[int]:
         os.close(fd)
 
 
+def list_names(dir_fd: int, name: str = ".") -> list[str]:
+    """The names in a directory, or in the directory `name` of it; raises OSError.
+
+    Through a description of its own: readdir on btrfs ends at the last name there was when the description
+    was opened, and its position would be shared by all threads.
+    """
+    with directory(name, dir_fd) as own_fd:
+        return os.listdir(own_fd)
+
+
 def load_file(name: str, dir_fd: int) -> tuple[bytes, FileAttributes]:
     """The content and attributes of a regular file; raises OSError, or IntegrityError for anything else."""
     fd = os.open(name, _OPEN_FILE, dir_fd=dir_fd)
@@ -97,7 +107,7 @@ def scan_documents(root_fd: int) -> Iterator[StoredDocument]:
     Names that cannot be a document's are passed over. One that goes away during the scan may be left out.
     """
     with directory(STATE, root_fd) as state:
-        for plugin in sorted(filter(PLUGIN_NAME.match, os.listdir(state))):
+        for plugin in sorted(filter(PLUGIN_NAME.match, list_names(state))):
             try:
                 plugin_fd = open_directory(plugin, state)
             except FileNotFoundError:
@@ -109,7 +119,7 @@ def scan_documents(root_fd: int) -> Iterator[StoredDocument]:
 
 
 def _scan_plugin(plugin: str, plugin_fd: int) -> Iterator[StoredDocument]:
-    for file_name in os.listdir(plugin_fd):
+    for file_name in list_names(plugin_fd):
         element = file_name.removesuffix(DOCUMENT_SUFFIX)
         if element == file_name or not ELEMENT_NAME.match(element):
             continue

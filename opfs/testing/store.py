@@ -137,8 +137,8 @@ class MemorySnapshotStore:
             self._writer.release()
 
     def _check_next(self, name: BlockName, header: bytes, events: bytes) -> None:
-        height = max(block.height for block in self.blocks) + 1 if self.blocks else name.height
-        assert name.height == height, f"block {name} does not follow height {height - 1}"
+        height = max((block.height for block in self.blocks), default=-1) + 1
+        assert name.height == height, f"block {name} was made where one of height {height} is due"
         assert header, f"block {name} has no header"
         assert not events or events.endswith(b"\n"), f"the last event of block {name} has no newline"
 

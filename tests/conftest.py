@@ -1,0 +1,163 @@
+"""What every test may count on: the features of this machine, and a real btrfs to play on.
+
+A test that needs something of the machine says so with `@pytest.mark.needs("root", "btrfs")`, or asks for a
+fixture that does. Without it the test is skipped and the header says why; where CI is set it fails instead.
+To add a feature, add a function to `FEATURES`: None when it is there, else the reason it is not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opfs.btrfs import ioctl
+from opfs.btrfs.image import attach, create_image, detach
+from opfs.btrfs.pool import Pool
+from opfs.btrfs.tree import open_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WORK_PREFIX = "opfs-test-"
+"""Begins the name of every directory of these tests outside pytest's own, so that stale ones can be swept."""
+
+
+def _why_not_root() -> str | None:
+    return None if os.geteuid() == 0 else "run as root"
+
+
+def _why_no_btrfs() -> str | None:
+    if not shutil.which("mkfs.btrfs"):
+        return "mkfs.btrfs is not installed (btrfs-progs)"
+    if "btrfs" not in Path("/proc/filesystems").read_text() and not shutil.which("modprobe"):
+        return "the kernel has no btrfs"
+    return None
+
+
+def _why_no_loop() -> str | None:
+    return None if Path("/dev/loop-control").exists() else "there is no /dev/loop-control"
+
+
+def _why_no_fuse() -> str | None:
+    return None if Path("/dev/fuse").exists() else "there is no /dev/fuse"
+
+
+def _why_no_lxc() -> str | None:
+    return None if shutil.which("lxc-start") else "lxc-start is not installed (lxc)"
+
+
+FEATURES: dict[str, Callable[[], str | None]] = {
+    "root": _why_not_root,
+    "btrfs": _why_no_btrfs,
+    "loop": _why_no_loop,
+    "fuse": _why_no_fuse,
+    "lxc": _why_no_lxc,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(*features): what the machine must have, of {', '.join(FEATURES)}")
+
+
+def pytest_report_header() -> list[str]:
+    missing = {name: reason for name, why_not in FEATURES.items() if (reason := why_not())}
+    lines = [f"features: {' '.join(name for name in FEATURES if name not in missing) or 'none'}"]
+    return lines + [f"MISSING {name}: {reason}" for name, reason in missing.items()]
+
+
+def require(*features: str) -> None:
+    """Skip the running test, or fail it in CI, unless the machine has the features."""
+    for name in features:
+        reason = FEATURES[name]()
+        if reason and os.environ.get("CI"):
+            pytest.fail(f"CI must have {name}: {reason}", pytrace=False)
+        if reason:
+            pytest.skip(f"needs {name}: {reason}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        require(*marker.args)
+
+
+@pytest.fixture(scope="session")
+def work_dir() -> Iterator[Path]:
+    """A directory of this run for mounts and images; those of killed runs are swept first.
+
+    The lock in it tells a live run's from a dead one's.
+    """
+    for stale in Path(tempfile.gettempdir()).glob(f"{WORK_PREFIX}*"):
+        _sweep(stale)
+    path = Path(tempfile.mkdtemp(prefix=WORK_PREFIX))
+    with (path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+        _unmount_below(path)
+    shutil.rmtree(path)
+
+
+def _sweep(path: Path) -> None:
+    try:
+        lock = (path / "lock").open("r")
+    except OSError:
+        return  # not ours, or just being made
+    with lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _unmount_below(path)
+        shutil.rmtree(path)
+
+
+def _unmount_below(path: Path) -> None:
+    """Unmount what lies below `path`, innermost first, and free the loop devices of images in it."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed(points):
+        if Path(point).is_relative_to(path):
+            subprocess.run(["umount", "--lazy", point], check=True)
+    for image in path.glob("**/*.img"):
+        found = subprocess.run(
+            ["losetup", "--associated", image, "--noheadings", "--output", "NAME"], capture_output=True
+        )
+        for device in found.stdout.decode().split():
+            subprocess.run(["losetup", "--detach", device], check=False)
+
+
+@pytest.fixture(scope="session")
+def btrfs_dir(work_dir: Path) -> Iterator[Path]:
+    """The root of a real btrfs file system, one for the whole run, in an image of 1 GiB."""
+    require("root", "btrfs", "loop")
+    image, mount_point = work_dir / "btrfs.img", work_dir / "btrfs"
+    create_image(image, 1 << 30)
+    attach(image, mount_point)
+    yield mount_point
+    detach(mount_point, image)
+
+
+@pytest.fixture
+def pool_dir(btrfs_dir: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A new pool, not locked, with nothing in it; its origin is `test.example/opfs`."""
+    path = Path(tempfile.mkdtemp(prefix="pool-", dir=btrfs_dir))
+    Pool.create(path, origin="test.example/opfs", created_ns=1_700_000_000_000_000_000).close()
+    yield path
+    delete_tree(path)
+
+
+def delete_tree(path: Path) -> None:
+    """Remove a directory with the subvolumes in it, read-only snapshots included."""
+    for directory, names, _ in os.walk(path, topdown=False):
+        fd = open_directory(directory)
+        try:
+            for name in names:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if found.st_ino == ioctl.SUBVOLUME_ROOT_INODE:
+                    ioctl.delete_subvolume(fd, name)
+        finally:
+            os.close(fd)
+    shutil.rmtree(path)
