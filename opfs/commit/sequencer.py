@@ -20,6 +20,7 @@ from opfs.commit.content import ContentCache
 from opfs.commit.host import Applied, Host
 from opfs.core.canonical import hash_bytes
 from opfs.core.document import parse_document
+from opfs.core.position import locate
 from opfs.core.schema import DocumentSchema
 from opfs.errors import (
     ApplyTimeout,
@@ -172,7 +173,12 @@ class Sequencer:
         if schema is None:
             schema = self._schemas[plugin.name] = DocumentSchema(plugin.schema)
         schema.check(document, change.content)
-        plugin.check(change.id.element, document)
+        try:
+            plugin.check(change.id.element, document)
+        except InvalidRequest as error:
+            if error.location is not None:
+                error.location = locate(change.content, error.location.pointer)
+            raise
         return document
 
     async def submit(self, request: Request) -> BlockName:
