@@ -18,10 +18,10 @@ import pyfuse3
 import trio
 from pyfuse3 import FUSEError
 
-from opfs.errors import OpfsError
+from opfs.errors import ApplyTimeout, OpfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from opfs.commit.failsafe import FailSafe
 
@@ -64,15 +64,28 @@ class AnsweredOperations(pyfuse3.Operations):
             if not is_answered(handler):
                 setattr(cls, name, _answered(handler))
 
-    def _errno_for(self, handler: str, error: BaseException) -> int:
-        """What the caller is told; logs what nobody foresaw and stops all writes, for its outcome is unknown."""
-        numbers = [_known_errno(leaf) for leaf in _leaves(error)]
-        if known := [number for number in numbers if number is not None]:
-            if len(known) < len(numbers):
-                self._report_bug(handler, error)
-            return known[0]
-        self._report_bug(handler, error)
-        return errno.EIO
+    def note_refusal(self, handler: str, arguments: Sequence[Any], error: OpfsError) -> None:
+        """Called with every error of ours before it becomes a number; for subclasses that keep the reason."""
+
+    def _errno_for(self, handler: str, arguments: Sequence[Any], error: BaseException) -> int:
+        """What the caller is told; what nobody foresaw is logged and stops all writes: its outcome is unknown."""
+        leaves = [self._too_slow(handler) if isinstance(leaf, trio.TooSlowError) else leaf for leaf in _leaves(error)]
+        numbers = [_known_errno(leaf) for leaf in leaves]
+        try:
+            for leaf in leaves:
+                if isinstance(leaf, OpfsError):
+                    self.note_refusal(handler, arguments, leaf)
+        except Exception as bug:
+            self._report_bug(handler, bug)
+        if None in numbers:
+            self._report_bug(handler, error)
+        return next((number for number in numbers if number is not None), errno.EIO)
+
+    def _too_slow(self, handler: str) -> OpfsError:
+        limit_s = self._deadlines.of(handler)
+        return ApplyTimeout(
+            f"the request ({handler}) was not answered within {limit_s:.0f} s and may still be going on"
+        )
 
     def _report_bug(self, handler: str, error: BaseException) -> None:
         log.error("bug in the handler of %s", handler, exc_info=error)
@@ -93,11 +106,11 @@ def _answered(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
             with trio.fail_after(self._deadlines.of(name)):
                 return await handler(self, *arguments)
         except Exception as error:
-            number = self._errno_for(name, error)
+            number = self._errno_for(name, arguments, error)
         except BaseExceptionGroup as group:
             cancelled, rest = group.split(trio.Cancelled)
             if rest is not None:
-                number = self._errno_for(name, rest)
+                number = self._errno_for(name, arguments, rest)
             if cancelled is not None:
                 raise cancelled from None
         if name == "forget":
@@ -123,7 +136,5 @@ def _known_errno(error: BaseException) -> int | None:
             return error.errno
         case OSError() if error.errno:
             return error.errno
-        case trio.TooSlowError():
-            return errno.ETIMEDOUT
         case _:
             return None

@@ -27,10 +27,16 @@ from opfs.vfs.node import AttributeChanges, Attributes, CachePolicy, Directory, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from opfs.commit.failsafe import FailSafe
-    from opfs.vfs.node import Caller, Handle, Node
+    from opfs.vfs.node import Caller, Handle, Node, NodeKey
 
+    Refused = Callable[[OpfsError, NodeKey, Caller], None]
+    """Told of every request that was refused, with the path it was about."""
+
+_OF_HANDLES = frozenset({"read", "write", "flush", "fsync", "release", "readdir", "releasedir", "fsyncdir"})
+_IN_DIRECTORIES = frozenset({"lookup", "create", "unlink", "rename", "mkdir", "rmdir", "symlink", "mknod"})
 _USER_NAMESPACE = b"user."
 _Type = TypeVar("_Type")
 
@@ -62,8 +68,9 @@ class _OpenDirectory:
 class Operations(AnsweredOperations):
     """All requests of the FUSE protocol that pyfuse3 passes on.
 
-    `space` gives the pool's numbers for statfs. `supports_dot_lookup` and the writeback cache stay off: the
-    latter reports write errors to nobody.
+    `space` gives the pool's numbers for statfs. `refused` hears of every OpfsError that is answered, but not of
+    names that do not exist: programs look for those all the time. The writeback cache stays off: it reports
+    write errors to nobody.
     """
 
     supports_dot_lookup = False
@@ -76,11 +83,13 @@ class Operations(AnsweredOperations):
         *,
         failsafe: FailSafe,
         space: Callable[[], os.statvfs_result],
+        refused: Refused,
         deadlines: Deadlines | None = None,
     ) -> None:
         super().__init__(failsafe, deadlines or Deadlines())
         self.inodes = Inodes(root)
         self._space = space
+        self._refused = refused
         self._files: dict[int, _OpenFile] = {}
         self._directories: dict[int, _OpenDirectory] = {}
         self._handle_numbers = count(1)
@@ -305,6 +314,21 @@ class Operations(AnsweredOperations):
 
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """What changed a directory was durable when it returned."""
+
+    # --- refusals ------------------------------------------------------------------------------------
+
+    def note_refusal(self, handler: str, arguments: Sequence[Any], error: OpfsError) -> None:
+        if handler == "lookup" and isinstance(error, NotFound):
+            return
+        if handler in _OF_HANDLES:
+            place = self._files.get(arguments[0]) or self._directories.get(arguments[0])
+            if place is not None:
+                self._refused(error, place.node.key, place.caller)
+            return
+        key = self.inodes.node(arguments[0]).key
+        if handler in _IN_DIRECTORIES:
+            key = (*key, arguments[1].decode(errors="backslashreplace"))
+        self._refused(error, key, caller_of(arguments[-1]))
 
     # --- inside --------------------------------------------------------------------------------------
 
