@@ -9,10 +9,11 @@ import json
 import os
 import sys
 import time
-import unicodedata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from opfs.core.printable import printable, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,16 +34,6 @@ def op_colour(op: str) -> str:
     return _OP_COLOURS.get(op, "yellow")
 
 
-def printable(text: str) -> str:
-    """`text` on one line, with everything that could steer a terminal or reorder text made visible."""
-    return "".join(c if unicodedata.category(c)[0] != "C" else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
 def echo(text: str, colour: str | None = None, *, bold: bool = False) -> None:
     """Print one line."""
     click.echo(click.style(text, fg=colour, bold=bold) if is_coloured() else text, color=is_coloured())
@@ -51,12 +42,12 @@ def echo(text: str, colour: str | None = None, *, bold: bool = False) -> None:
 def echo_rows(rows: Sequence[Sequence[Cell]]) -> None:
     """Print rows with aligned columns; the last column is left as it is."""
     cells = [[(printable(text), colour) for text, colour in row] for row in rows]
-    widths = [max(len(row[column][0]) for row in cells) for column in range(len(cells[0]))] if cells else []
+    widths = [max(width_of(row[column][0]) for row in cells) for column in range(len(cells[0]))] if cells else []
     coloured = is_coloured()
     for row in cells:
         parts = []
         for column, (text, colour) in enumerate(row):
-            padded = text if column == len(row) - 1 else text.ljust(widths[column])
+            padded = text + " " * (widths[column] - width_of(text)) if column < len(row) - 1 else text
             parts.append(click.style(padded, fg=colour) if coloured and colour else padded)
         click.echo("  ".join(parts).rstrip(), color=coloured)
 

@@ -36,7 +36,7 @@ def search(limit: int, as_json: bool, text: tuple[str, ...]) -> None:
         [
             [
                 (f"{hit['score']:.3f}", "green"),
-                (hit["block"], "yellow"),
+                (f"{hit['block']:08d}", "yellow"),
                 (short_time(hit["time"]), "bright_black"),
                 (f"{hit['plugin']}/{hit['element']}", None),
                 (hit["op"], op_colour(hit["op"])),

@@ -9,6 +9,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from opfs.core.query import Query, Verb, parse_query
 from opfs.errors import AccessDenied, ApplyFailed, InvalidRequest, NotFound, OpfsError, PoolError, Rejected
 from opfs.fuse.mountpoint import is_answering, is_mounted
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from opfs.config import Config
     from opfs.core.names import ElementId
-
-NAME_MAX_BYTES = 255
 
 
 class MountedTree:
@@ -51,14 +50,11 @@ class MountedTree:
             raise self._explained(error, str(id)) from error
 
     def search(self, text: str) -> str:
-        """The hits for `text`, best first, as JSON lines."""
-        name = text.replace("/", "%2F") + ".json"
-        if not text.strip():
-            raise InvalidRequest("an empty text finds nothing", hint="say what you look for in a few words")
-        if len(name.encode(errors="surrogateescape")) > NAME_MAX_BYTES:
-            raise InvalidRequest("the text is too long for the name of a file", hint="use at most 250 bytes")
+        """The hits for `text`, best first, as JSON lines; raises InvalidRequest for what is no query."""
+        query = Query(Verb.SIMILAR, text, as_json=True).path
+        parse_query(query.split("/"))
         try:
-            return (self._mount / "search" / "similar" / name).read_text()
+            return (self._mount / "search" / query).read_text()
         except OSError as error:
             raise self._explained(error, f"search for {text!r}") from error
 
