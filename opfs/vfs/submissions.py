@@ -1,0 +1,88 @@
+"""Where everything that /state wants committed passes: notes for the commit, and a record of each refusal.
+
+Validates nothing itself (the sequencer does) and holds no bytes. Trio thread only.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from opfs.commit.change import Request
+from opfs.errors import OpfsError, Stale
+from opfs.vfs.notes import NO_NOTE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from opfs.commit.change import Change
+    from opfs.commit.refusals import Refusals
+    from opfs.commit.sequencer import Sequencer
+    from opfs.core.actor import Actor
+    from opfs.core.names import BlockName, ElementId
+    from opfs.vfs.notes import Note
+    from opfs.vfs.open_documents import OpenDocuments
+
+
+class Submissions:
+    """The way from /state to the sequencer."""
+
+    def __init__(self, sequencer: Sequencer, refusals: Refusals, documents: OpenDocuments) -> None:
+        self._sequencer = sequencer
+        self._refusals = refusals
+        self._documents = documents
+        self._notes: dict[tuple[int, ElementId], Note] = {}
+
+    async def commit(self, *changes: Change, actor: Actor, note: Note | None = None) -> BlockName:
+        """Commit the changes together; raises what `Sequencer.submit` raises.
+
+        `note` stands in for what the actor's user has noted on the elements; the latter is used up.
+        """
+        notes = [note or self.note(actor.uid, change.id) for change in changes]
+        message = next((n.message for n in notes if n.message), "")
+        based = tuple(self._based(change, n) for change, n in zip(changes, notes, strict=True))
+        block = await self._sequencer.submit(Request(based, actor, message))
+        for change in changes:
+            self._documents.show(change.id)
+            self._notes.pop((actor.uid, change.id), None)
+        return block
+
+    def _based(self, change: Change, note: Note) -> Change:
+        """The change, tied to the block that its author said it starts from."""
+        if note.base_height is None:
+            return change
+        entry = self._sequencer.catalog.get(change.id)
+        if entry is None:
+            return change
+        if entry.height > note.base_height:
+            raise Stale(
+                f"{change.id} was changed by {entry.author or 'somebody'} in block {entry.height}, "
+                f"and this write is based on block {note.base_height}",
+                hint=f"read it again, and set user.opfs.base to {entry.height}",
+            )
+        return replace(change, base_event=change.base_event or entry.last_event)
+
+    # --- notes -------------------------------------------------------------------------------------------
+
+    def note(self, uid: int, id: ElementId) -> Note:
+        return self._notes.get((uid, id), NO_NOTE)
+
+    def set_note(self, uid: int, id: ElementId, note: Note) -> None:
+        if note == NO_NOTE:
+            self._notes.pop((uid, id), None)
+        else:
+            self._notes[uid, id] = note
+
+    # --- refusals ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def recorded(
+        self, id: ElementId | None, path: str, actor: Actor, content: Callable[[], bytes] | None = None
+    ) -> Iterator[None]:
+        """Record an OpfsError that leaves the block, with the bytes it is about, and let it go on."""
+        try:
+            yield
+        except OpfsError as error:
+            self._refusals.record(error, path=path, id=id, content=content() if content else None, actor=actor)
+            raise
