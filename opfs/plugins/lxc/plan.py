@@ -1,0 +1,193 @@
+"""What takes a container from what it is to what its document says; pure.
+
+Documents are first settled: a key that is left out gets its default, so that a document says the same
+whatever was there before. `state`, `ostemplate`, `rootfs` and `unprivileged` are the exceptions: left out,
+they stay as they are. What LXC reads only at a start (name, network) is changed while the container is
+stopped, in the order stop, change, start: a crash in between leaves a stopped container, which the next
+observation sees, and never a running one that silently differs from its configuration.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opfs.core.action import Action, Difference, Document, Kind, Safety, StateDiff
+from opfs.core.position import join_pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PLUGIN = "lxc"
+NETWORKS = tuple(f"net{number}" for number in range(10))
+LIMITS = ("memory", "swap", "cores", "cpulimit")
+"""Changed live."""
+OPTIONS = ("onboot", "protection", "description", "tags")
+"""Kept in the configuration; the running container does not notice."""
+AT_START = ("hostname", *NETWORKS)
+"""Read by LXC when it starts a container."""
+KEPT_IF_ABSENT = ("state", "ostemplate", "rootfs", "unprivileged")
+DEFAULT_TEMPLATE = "busybox"
+
+Settled = dict[str, Any]
+
+
+def settle(element: str, document: Document) -> Settled:
+    """The document with every default filled in; None stands for no limit and no interface."""
+    settled: Settled = {
+        "hostname": document.get("hostname", element),
+        **{key: document.get(key) for key in LIMITS},
+        "onboot": document.get("onboot", False),
+        "protection": document.get("protection", False),
+        "description": document.get("description", ""),
+        "tags": document.get("tags", ""),
+        **{key: settle_network(key, document.get(key)) for key in NETWORKS},
+        **{key: document[key] for key in KEPT_IF_ABSENT if key in document},
+    }
+    settled["cpulimit"] = settled["cpulimit"] or None
+    return settled
+
+
+def settle_network(key: str, network: Mapping[str, Any] | None) -> Settled | None:
+    """An interface with its defaults; MAC addresses are the same whatever the case of their digits."""
+    if network is None:
+        return None
+    settled: Settled = {"name": f"eth{key.removeprefix('net')}", "ip": "manual", **network}
+    if "hwaddr" in settled:
+        settled["hwaddr"] = str(settled["hwaddr"]).lower()
+    return settled
+
+
+def plan_container(element: str, current: Document | None, desired: Document | None) -> StateDiff:
+    """The ordered actions from `current` (None: absent) to `desired` (None: delete)."""
+    if desired is None:
+        actions = [] if current is None else list(_removal(element, current))
+    elif current is None:
+        actions = list(_creation(element, settle(element, desired)))
+    elif _is_other_root(current, desired):
+        keep_running = {"state": current.get("state", "stopped"), **desired}
+        actions = [*_removal(element, current), *_creation(element, settle(element, keep_running))]
+    else:
+        actions = list(_changes(element, current, settle(element, desired)))
+    return StateDiff(PLUGIN, tuple(actions))
+
+
+def compare_container(element: str, desired: Document, observed: Document) -> Iterator[Difference]:
+    """In what an observed container is not the desired one, limits that wait to be applied included."""
+    wanted, found = settle(element, desired), settle(element, observed)
+    pending = observed.get("pending", {})
+    for key, value in wanted.items():
+        if value != found.get(key):
+            yield Difference(join_pointer([key]), value, found.get(key))
+        elif key in pending:
+            yield Difference(join_pointer(["pending", key]), value, pending[key])
+
+
+def _is_other_root(current: Document, desired: Document) -> bool:
+    return any(key in desired and desired[key] != current.get(key) for key in ("ostemplate", "rootfs"))
+
+
+def _removal(element: str, current: Document) -> Iterator[Action]:
+    if current.get("state") != "stopped":
+        yield _stop(Kind.DELETE, element)
+    root = current.get("rootfs")
+    lost = f"its root {root} is left alone" if root else "with everything in it"
+    yield Action(Kind.DELETE, element, "destroy", f"destroy the container {element}, {lost}", Safety.DESTRUCTIVE)
+
+
+def _creation(element: str, wanted: Settled) -> Iterator[Action]:
+    root: Settled = {key: wanted[key] for key in ("ostemplate", "rootfs") if key in wanted}
+    root = root or {"ostemplate": DEFAULT_TEMPLATE}
+    [(kind, source)] = root.items()
+    settings = {key: wanted[key] for key in (*AT_START, *LIMITS, *OPTIONS) if wanted[key] is not None}
+    source_text = f"the template {source}" if kind == "ostemplate" else f"the root {source}"
+    yield Action(
+        Kind.CREATE,
+        element,
+        "create",
+        f"create the container {element} from {source_text}",
+        keys=tuple(settings),
+        details={**root, "settings": settings},
+    )
+    if wanted.get("state") == "running":
+        yield _start(Kind.CREATE, element, wanted)
+
+
+def _changes(element: str, current: Document, wanted: Settled) -> Iterator[Action]:
+    now = settle(element, current)
+    pending = current.get("pending", {})
+    changed = [key for key in (*AT_START, *LIMITS, *OPTIONS) if wanted[key] != now[key] or key in pending]
+    state = current.get("state")
+    target = wanted.get("state", "stopped" if state == "stopped" else "running")
+    at_start = tuple(key for key in changed if key in AT_START)
+    is_up = state != "stopped"
+    if is_up and (at_start or target == "stopped"):
+        yield _stop(Kind.MODIFY, element, bridges=bridges_of(wanted) if target == "running" else [])
+        is_up = False
+    if at_start:
+        yield Action(
+            Kind.MODIFY,
+            element,
+            "set-at-start",
+            f"set {', '.join(_text(key, wanted[key]) for key in at_start)}",
+            keys=at_start,
+            details={"settings": {key: wanted[key] for key in at_start}},
+        )
+    limits = tuple(key for key in changed if key in LIMITS)
+    if limits:
+        is_squeezed = is_up and wanted["memory"] is not None and wanted["memory"] < (now["memory"] or 1 << 62)
+        yield Action(
+            Kind.MODIFY,
+            element,
+            "set-limits",
+            f"set {', '.join(_text(key, wanted[key]) for key in limits)}",
+            Safety.DISRUPTIVE if is_squeezed else Safety.SAFE,
+            keys=limits,
+            # All of them, since one of the kernel's values may hold two of ours (memory plus swap).
+            details={"settings": {key: wanted[key] for key in LIMITS}},
+        )
+    options = tuple(key for key in changed if key in OPTIONS)
+    if options:
+        yield Action(
+            Kind.MODIFY,
+            element,
+            "set-options",
+            f"note {', '.join(_text(key, wanted[key]) for key in options)}",
+            keys=options,
+            details={"settings": {key: wanted[key] for key in options}},
+        )
+    if target == "running" and state == "frozen" and is_up:
+        yield Action(Kind.MODIFY, element, "thaw", f"thaw the container {element}", keys=("state",))
+    elif target == "running" and not is_up:
+        yield _start(Kind.MODIFY, element, wanted)
+
+
+def bridges_of(wanted: Mapping[str, Any]) -> list[str]:
+    """The bridges that must exist when a container with these settings starts."""
+    return sorted({wanted[key]["bridge"] for key in NETWORKS if (wanted.get(key) or {}).get("bridge")})
+
+
+def _start(kind: Kind, element: str, wanted: Settled) -> Action:
+    details = {"bridges": bridges_of(wanted)}
+    return Action(kind, element, "start", f"start the container {element}", keys=("state",), details=details)
+
+
+def _stop(kind: Kind, element: str, bridges: list[str] | None = None) -> Action:
+    # The bridges a later start needs are looked for before the stop, while nothing is lost yet.
+    details = {"bridges": bridges or []}
+    return Action(
+        kind, element, "stop", f"stop the container {element}", Safety.DISRUPTIVE, keys=("state",), details=details
+    )
+
+
+def _text(key: str, value: Any) -> str:
+    if value is None:
+        return f"{key} none"
+    if value == "":
+        return f"no {key}"
+    if key in ("memory", "swap"):
+        return f"{key} {value} MB"
+    if key in NETWORKS:
+        return f"{key} {value.get('bridge', value.get('type', ''))} {value['ip']}".replace(" manual", "")
+    if key == "description":
+        return "description"
+    return f"{key} {str(value).lower() if isinstance(value, bool) else value}"
