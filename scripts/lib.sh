@@ -15,6 +15,13 @@ die() {
     exit 1
 }
 
+# usage "$@" answers --help with the comment at the top of the script.
+usage() {
+    case "${1-}" in -h | --help) ;; *) return 0 ;; esac
+    sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$0"
+    exit 0
+}
+
 require_root() {
     [ "$(id -u)" -eq 0 ] || die "this needs root: it $1" "sudo $0${2:+ $2}"
 }
