@@ -115,6 +115,11 @@ class Sequencer:
         return self._chain.next_seq
 
     @property
+    def in_flight_count(self) -> int:
+        """Elements that are being changed now."""
+        return len(self._in_flight)
+
+    @property
     def origin(self) -> str:
         return self._chain.origin
 

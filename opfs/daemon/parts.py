@@ -1,0 +1,105 @@
+"""What one daemon is made of: every adapter of one pool, opened in order and closed in reverse.
+
+Builds and holds; starts nothing. Blocking, at start and at the end only.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opfs.btrfs.pool import Pool
+from opfs.btrfs.store import BtrfsSnapshotStore
+from opfs.commit.chain import Chain, load_chain
+from opfs.commit.confirmations import Confirmations
+from opfs.commit.derive import Deriver
+from opfs.commit.failsafe import FailSafe
+from opfs.commit.journal import Journal
+from opfs.commit.refusals import Refusals
+from opfs.commit.sequencer import Sequencer
+from opfs.commit.tips import Tips
+from opfs.embedding.model import MiniLmEmbedder
+from opfs.index.store import SqliteIndex
+from opfs.plugins.contract import PluginContext
+from opfs.plugins.registry import PluginRegistry, load_plugins
+from opfs.vfs.draft_store import DraftStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opfs.config import Config
+
+
+class SystemClock:
+    """The time of day."""
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything of one pool, wired."""
+
+    config: Config
+    clock: SystemClock
+    pool: Pool
+    store: BtrfsSnapshotStore
+    journal: Journal
+    chain: Chain
+    plugins: PluginRegistry
+    failsafe: FailSafe
+    sequencer: Sequencer
+    refusals: Refusals
+    drafts: DraftStore
+    embedder: MiniLmEmbedder
+    index: SqliteIndex
+    deriver: Deriver
+    started_ns: int
+
+
+@contextmanager
+def open_parts(config: Config) -> Iterator[Parts]:
+    """Lock the pool, load the chain and the plugins; raises OpfsError for what stops a start."""
+    clock = SystemClock()
+    with ExitStack() as resources:
+        pool = resources.enter_context(Pool.open(config.pool))
+        store = resources.enter_context(BtrfsSnapshotStore(pool.path))
+        log_directory = pool.subvolume("@log")
+        journal = resources.enter_context(closing(Journal(log_directory / "journal")))
+        tips = resources.enter_context(closing(Tips(log_directory / "tips")))
+        chain = load_chain(store, tips, pool.info.origin, clock.now_ns())
+        plugins = load_plugins(lambda name: _plugin_context(config, pool, name), config.plugins)
+        failsafe = FailSafe()
+        sequencer = Sequencer(chain, store, journal, plugins, Confirmations(clock), failsafe, clock)
+        embedder = MiniLmEmbedder(config.models)
+        index = resources.enter_context(closing(SqliteIndex(pool.subvolume("@index"), embedder)))
+        drafts = pool.subvolume("@drafts")
+        yield Parts(
+            config=config,
+            clock=clock,
+            pool=pool,
+            store=store,
+            journal=journal,
+            chain=chain,
+            plugins=plugins,
+            failsafe=failsafe,
+            sequencer=sequencer,
+            refusals=Refusals(drafts / "rejected", clock),
+            drafts=resources.enter_context(closing(DraftStore(drafts / "state"))),
+            embedder=embedder,
+            index=index,
+            deriver=Deriver(store, index, sequencer),
+            started_ns=clock.now_ns(),
+        )
+
+
+def _plugin_context(config: Config, pool: Pool, name: str) -> PluginContext:
+    """A plugin's private directory is in the pool, outside every block: its backups are not history."""
+    return PluginContext(
+        state_dir=pool.subvolume("@drafts") / "plugins" / name,
+        forbidden_paths=(config.mount, pool.path),
+        settings={"lxc_path": str(config.lxc_path)} if name == "lxc" else {},
+    )

@@ -1,0 +1,56 @@
+"""What /status says: one line per topic, several where a topic has several things to say. No I/O that waits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from opfs import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opfs.daemon.parts import Parts
+
+
+def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
+    """The health of the daemon, by topic, most important first."""
+    sequencer, deriver = parts.sequencer, parts.deriver
+    uptime = timedelta(seconds=(parts.clock.now_ns() - parts.started_ns) // 10**9)
+    return {
+        "health": _health(parts),
+        "version": f"opfs {__version__}, up {uptime}",
+        "pool": f"{parts.pool.path}, {_space(parts)}",
+        "origin": sequencer.origin,
+        "head": str(sequencer.catalog.head),
+        "blocks": f"{len(sequencer.blocks)}",
+        "events": f"{sequencer.event_count}",
+        "elements": f"{sequencer.catalog.count()}",
+        "under way": f"{sequencer.in_flight_count} changes",
+        "index": deriver.failure or f"{parts.index.indexed_count} events, {deriver.lag} behind",
+        "model": f"{parts.embedder.model_id}, {'loaded' if parts.embedder.is_loaded else 'not loaded yet'}",
+        "plugins": [_plugin_line(parts, name) for name in parts.plugins],
+    }
+
+
+def _health(parts: Parts) -> str:
+    if parts.failsafe.reason is not None:
+        return f"FAIL-SAFE, writes are refused: {parts.failsafe.reason}"
+    if parts.deriver.failure is not None:
+        return "degraded: search does not work, see index"
+    return "ok"
+
+
+def _space(parts: Parts) -> str:
+    space = parts.store.space()
+    return f"{_gib(space.free_bytes)} free of {_gib(space.total_bytes)}"
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"
+
+
+def _plugin_line(parts: Parts, name: str) -> str:
+    reason = parts.plugins[name].why_unavailable()
+    count = len(parts.sequencer.catalog.elements(name))
+    return f"{name}: {count} elements" + (f"; UNAVAILABLE: {reason}" if reason else "")
