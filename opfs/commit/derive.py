@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from opfs.core.difference import diff_documents
 from opfs.core.document import parse_document
 from opfs.core.event import decode_events
 from opfs.core.header import BlockHeader
-from opfs.core.narrative import sentence, summarize
+from opfs.core.narrative import SUMMARY_LIMIT, sentence, summarize
+from opfs.core.printable import clip, printable
 from opfs.errors import NotFound, OpfsError
 from opfs.ports import FileAttributes, IndexedEvent
 
@@ -151,7 +153,7 @@ class Deriver:
             op=event.op,
             time=event.time,
             actor=actor,
-            summary=summarize(event.id, event.op, old, new, event.message),
+            summary=_summary(event, old, new),
             text=sentence(event.id, event.op, old, new, actor, event.message),
             uid=attributes.uid,
             gid=attributes.gid,
@@ -174,6 +176,13 @@ class Deriver:
             return self._store.document_attributes(name, event.id)
         except NotFound:
             return None
+
+
+def _summary(event: Event, old: Document | None, new: Document | None) -> str:
+    """What changed or, where nothing did because it failed, why."""
+    if event.op == "apply-failed" and event.message:
+        return clip(printable(f"failed: {event.message}"), SUMMARY_LIMIT)
+    return summarize(event.id, event.op, diff_documents(old, new))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import base64
 import errno
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -148,7 +148,7 @@ def _encode(intent: Intent) -> dict[str, Any]:
                 "prev_event": item.prev_event,
                 "before": item.before,
                 "checkpoint": _encode_checkpoint(item.checkpoint),
-                "actions": [asdict(action) for action in item.actions],
+                "actions": [action.to_json() for action in item.actions],
             }
             for item in intent.changes
         ],

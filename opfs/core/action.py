@@ -47,6 +47,18 @@ class Action:
     keys: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, object]:
+        """The whole action, as the intent journal keeps it."""
+        return {
+            "kind": self.kind.value,
+            "element": self.element,
+            "step": self.step,
+            "summary": self.summary,
+            "safety": self.safety.value,
+            "keys": list(self.keys),
+            "details": dict(self.details),
+        }
+
     def to_event(self) -> dict[str, object]:
         """The action as an event's `plan` lists it: no details, which may be large or secret."""
         return {"step": self.step, "summary": self.summary, "safety": self.safety.value}

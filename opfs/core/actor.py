@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,4 +24,13 @@ class Actor:
     source: str = "mount"
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        return {
+            "uid": self.uid,
+            "user": self.user,
+            "login_uid": self.login_uid,
+            "pid": self.pid,
+            "command": self.command,
+            "executable": self.executable,
+            "cgroup": self.cgroup,
+            "source": self.source,
+        }

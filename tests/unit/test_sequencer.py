@@ -1,9 +1,11 @@
 """The life of a write on the commit path: what is answered, what is in the chain, what is on the host."""
 
 import json
+import threading
 
 import pytest
 import trio
+import trio.lowlevel
 from commitpath import ALICE, CommitPath, delete, write
 
 from opfs.commit.change import Change, Request
@@ -87,13 +89,24 @@ async def test_a_rename_is_a_create_and_a_delete_in_one_block(path):
     ]
 
 
-async def test_writers_that_arrive_together_share_blocks(path):
+async def test_writers_that_arrive_while_a_block_is_made_share_the_next(path, monkeypatch):
+    disk = threading.Event()
+    write_block = path.store.write_block
+
+    def wait_for_the_disk(*arguments):
+        disk.wait(30)
+        write_block(*arguments)
+
     async with path.started() as sequencer:
+        monkeypatch.setattr(path.store, "write_block", wait_for_the_disk)
         async with trio.open_nursery() as nursery:
             for number in range(100):
                 nursery.start_soon(sequencer.submit, write(str(number), size=number))
+            while len(path.plugin.applied) < 200:
+                await trio.lowlevel.checkpoint()
+            disk.set()
         assert len(path.plugin.host) == 100
-        assert len(sequencer.blocks) < 20
+        assert len(sequencer.blocks) <= 4
     assert [event.seq for event in path.events()] == list(range(100))
 
 
