@@ -141,12 +141,18 @@ def btrfs_dir(work_dir: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def pool_dir(btrfs_dir: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A new pool, not locked, with nothing in it; its origin is `test.example/opfs`."""
-    path = Path(tempfile.mkdtemp(prefix="pool-", dir=btrfs_dir))
-    Pool.create(path, origin="test.example/opfs", created_ns=1_700_000_000_000_000_000).close()
+def btrfs_place(btrfs_dir: Path) -> Iterator[Path]:
+    """An empty directory of root's on btrfs, of mode 0700."""
+    path = Path(tempfile.mkdtemp(prefix="place-", dir=btrfs_dir))
     yield path
     delete_tree(path)
+
+
+@pytest.fixture
+def pool_dir(btrfs_place: Path) -> Path:
+    """A new pool, not locked, with nothing in it; its origin is `test.example/opfs`."""
+    Pool.create(btrfs_place, origin="test.example/opfs", created_ns=1_700_000_000_000_000_000).close()
+    return btrfs_place
 
 
 def delete_tree(path: Path) -> None:

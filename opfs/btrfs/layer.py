@@ -173,8 +173,9 @@ def _set_owner(fd: int, owner: _Owner) -> None:
 
 
 def _wait_written(fd: int) -> None:
-    """Write a file's data to the disk and raise OSError if that fails, which the snapshot would hide.
+    """Write a file's data to the disk and raise OSError if that fails, which the snapshot ioctl would hide.
 
+    Neither do the devices' counters show it when the host of a sparse image is full: they leave out ENOSPC.
     sync_file_range(2) does it without the log commit and the flush that make fsync cost 1 ms more; it makes
     nothing durable, the snapshot does. Twice, because data to be compressed is handed to a worker while its
     pages stay locked: the second round waits for the locks and so meets the write.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,46 +44,35 @@ def image(work_dir, tmp_path):
     path.unlink()
 
 
-@pytest.fixture
-def place(btrfs_dir, request):
-    """An empty directory on btrfs."""
-    from tests.conftest import delete_tree
-
-    path = btrfs_dir / f"place-{os.getpid()}"
-    path.mkdir(mode=0o700)
-    yield path
-    delete_tree(path)
-
-
 def mount_point_of(image: Path) -> Path:
     return image.with_suffix("")
 
 
 class TestMaking:
-    def test_a_pool_has_its_subvolumes_and_says_what_it_is(self, place):
-        with Pool.create(place, origin=ORIGIN, created_ns=1_700_000_000_000_000_001) as pool:
-            assert pool.info == load_info(place)
+    def test_a_pool_has_its_subvolumes_and_says_what_it_is(self, btrfs_place):
+        with Pool.create(btrfs_place, origin=ORIGIN, created_ns=1_700_000_000_000_000_001) as pool:
+            assert pool.info == load_info(btrfs_place)
             assert pool.info.created == "2023-11-14T22:13:20.000000001Z"
             assert (pool.info.format, pool.info.origin, pool.info.node_size) == (1, ORIGIN, 16384)
-        assert is_pool(place)
-        assert sorted(os.listdir(place)) == sorted([*SUBVOLUMES, "lock", "pool.json"])
-        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        assert is_pool(btrfs_place)
+        assert sorted(os.listdir(btrfs_place)) == sorted([*SUBVOLUMES, "lock", "pool.json"])
+        assert stat.S_IMODE(btrfs_place.stat().st_mode) == 0o700
         for name in SUBVOLUMES:
-            assert (place / name).stat().st_ino == ioctl.SUBVOLUME_ROOT_INODE
-        assert (place / "@drafts/rejected").is_dir()
-        assert (place / "@drafts/state").is_dir()
+            assert (btrfs_place / name).stat().st_ino == ioctl.SUBVOLUME_ROOT_INODE
+        assert (btrfs_place / "@drafts/rejected").is_dir()
+        assert (btrfs_place / "@drafts/state").is_dir()
 
-    def test_an_unfinished_pool_is_completed(self, place):
-        root = os.open(place, os.O_RDONLY)
+    def test_an_unfinished_pool_is_completed(self, btrfs_place):
+        root = os.open(btrfs_place, os.O_RDONLY)
         ioctl.create_subvolume(root, "@state")
         ioctl.create_subvolume(root, "@chain")
         os.close(root)
-        (place / "pool.json.new").write_text('{"for')
+        (btrfs_place / "pool.json.new").write_text('{"for')
 
         with pytest.raises(PoolError, match="not finished"):
-            Pool.open(place)
-        Pool.create(place, origin=ORIGIN, created_ns=0).close()
-        Pool.open(place).close()
+            Pool.open(btrfs_place)
+        Pool.create(btrfs_place, origin=ORIGIN, created_ns=0).close()
+        Pool.open(btrfs_place).close()
 
     def test_a_pool_is_not_made_over_another(self, pool_dir):
         with pytest.raises(PoolError, match="pool already"):
@@ -95,18 +86,18 @@ class TestMaking:
         with pytest.raises(PoolError, match="has blocks"):
             Pool.create(pool_dir, origin=ORIGIN, created_ns=0)
 
-    def test_a_directory_with_something_in_it_is_left_alone(self, place):
-        (place / "letters").mkdir()
+    def test_a_directory_with_something_in_it_is_left_alone(self, btrfs_place):
+        (btrfs_place / "letters").mkdir()
 
         with pytest.raises(PoolError, match="'letters'"):
-            Pool.create(place, origin=ORIGIN, created_ns=0)
-        assert os.listdir(place) == ["letters"]
+            Pool.create(btrfs_place, origin=ORIGIN, created_ns=0)
+        assert os.listdir(btrfs_place) == ["letters"]
 
     @pytest.mark.parametrize("origin", ["", "https://host/opfs", "two words", "a+b", "x" * 256])
-    def test_an_origin_that_cannot_name_a_log(self, place, origin):
+    def test_an_origin_that_cannot_name_a_log(self, btrfs_place, origin):
         with pytest.raises(InvalidRequest):
-            Pool.create(place, origin=origin, created_ns=0)
-        assert os.listdir(place) == []
+            Pool.create(btrfs_place, origin=origin, created_ns=0)
+        assert os.listdir(btrfs_place) == []
 
 
 class TestOpening:
@@ -156,9 +147,9 @@ class TestOpening:
         with pytest.raises(PoolError, match="not a subvolume"):
             Pool.open(pool_dir)
 
-    def test_a_place_that_is_no_pool(self, place):
+    def test_a_place_that_is_no_pool(self, btrfs_place):
         with pytest.raises(PoolError, match="not a pool"):
-            Pool.open(place)
+            Pool.open(btrfs_place)
 
     def test_a_place_that_does_not_exist(self, tmp_path):
         with pytest.raises(PoolError, match="does not exist"):
@@ -391,32 +382,89 @@ def test_a_full_pool_says_so_and_keeps_what_it_has(image):
         assert not (pool / "@state/.new").exists()
 
 
-def test_a_full_host_is_never_acknowledged(work_dir):
-    """The host of a sparse image runs full: to btrfs that is a disk that fails to write."""
+@pytest.fixture
+def full_host(work_dir):
+    """A small host file system for a sparse image: when it is full, the pool's disk fails to write."""
     host = work_dir / "full-host"
     host.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MIN_BYTES},mode=0700", "none", str(host)], check=True)
-    image, pool = host / "pool.img", host / "pool"
-    try:
-        create_image(image, MIN_BYTES)
-        ballast = os.statvfs(host).f_bavail * 4096 - (24 << 20)
-        (host / "ballast").write_bytes(bytes(ballast))
-        attach(image, pool)
-        Pool.create(pool, origin=ORIGIN, created_ns=0).close()
-        with BtrfsSnapshotStore(pool) as store:
-            error, height, acknowledged = fill(store, 1 << 20)
-        assert isinstance(error, CommitUnknown)
-        detach(pool, image)
-        (host / "ballast").unlink()
-        attach(image, pool)
-        with BtrfsSnapshotStore(pool) as store:
-            last = store.list_blocks()[-1]
-            assert last.height >= height - 1
-            found = {document.id for document in store.scan_block(BlockName(height - 1, "0" * 12))}
-            assert found == acknowledged
-    finally:
-        detach(pool, image)
-        subprocess.run(["umount", str(host)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MIN_BYTES + (8 << 20)},mode=0700", "none", host], check=True)
+    yield host
+    detach(host / "pool", host / "pool.img")
+    subprocess.run(["umount", host], check=True)
+    host.rmdir()
+
+
+def fill_up(path: Path) -> None:
+    """Write to a file until its file system is full."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give a part of a file back to the file system: fallocate(2) with PUNCH_HOLE and KEEP_SIZE."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(fd, 3, ctypes.c_int64(offset), ctypes.c_int64(length)) < 0:
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
+@pytest.mark.parametrize("document_bytes", [1_000, 4_096, 1 << 20])
+def test_a_full_host_is_never_acknowledged(full_host, document_bytes):
+    image, pool = full_host / "pool.img", full_host / "pool"
+    create_image(image, MIN_BYTES)
+    left = 24 << 20
+    (full_host / "ballast").write_bytes(bytes(os.statvfs(full_host).f_bavail * 4096 - left))
+    attach(image, pool)
+    Pool.create(pool, origin=ORIGIN, created_ns=0).close()
+    with BtrfsSnapshotStore(pool) as store:
+        error, height, acknowledged = fill(store, document_bytes)
+    assert isinstance(error, CommitUnknown)
+
+    detach(pool, image)
+    (full_host / "ballast").unlink()
+    attach(image, pool)
+    with BtrfsSnapshotStore(pool) as store:
+        assert store.list_blocks()[-1].height >= height - 1
+        found = {document.id for document in store.scan_block(BlockName(height - 1, "0" * 12))}
+    assert found == acknowledged
+
+
+def test_data_that_cannot_be_written_is_never_acknowledged(full_host):
+    """Of the whole disk only the data fails, which neither the snapshot ioctl nor the devices' counters show.
+
+    The counters leave out ENOSPC, which is what the disk says when its host is full.
+    """
+    image, pool = full_host / "pool.img", full_host / "pool"
+    create_image(image, MIN_BYTES)
+    attach(image, pool)
+    Pool.create(pool, origin=ORIGIN, created_ns=0).close()
+    genesis, following = BlockName(0, "0" * 12), BlockName(1, "0" * 12)
+    with BtrfsSnapshotStore(pool) as store:
+        store.write_block(genesis, [], b"{}", b"")
+        leave_no_room_for_data(image, pool)
+        write = DocumentWrite(ElementId("none", "1"), os.urandom(100_000))
+        with pytest.raises(NoSpace):
+            store.write_block(following, [write], b"{}", b"")
+
+        assert store.list_blocks() == [genesis]
+        store.restore_layer(genesis, [write.id])
+        assert list(store.scan_layer()) == []
+        write = DocumentWrite(ElementId("none", "2"), b'{"small": "is metadata"}')
+        store.write_block(following, [write], b"{}", b"")
+        assert store.read_document(following, write.id) == write.content
+
+
+def leave_no_room_for_data(image: Path, pool: Path) -> None:
+    """Give the whole image its room on the host but for the part where the pool's next data will go."""
+    marker = os.urandom(8192)
+    with (pool / "marker").open("wb", buffering=0) as file:
+        file.write(marker)
+        ioctl.sync_filesystem(file.fileno())
+    with image.open("r+b") as file:
+        data_at = file.read().index(marker)
+        os.posix_fallocate(file.fileno(), 0, MIN_BYTES)
+        punch_hole(file.fileno(), data_at + len(marker), 4 << 20)
+    fill_up(image.with_name("ballast"))
 
 
 def test_the_layer_is_swept_of_what_a_crash_left(pool_dir):
