@@ -55,6 +55,10 @@ class Config:
         digest = hashlib.sha256(os.fsencode(self.pool)).hexdigest()[:8]
         return RUNTIME_ROOT / f"{readable}-{digest}"
 
+    def plugin_settings(self, name: str) -> dict[str, str]:
+        """What the configuration says to the plugin `name`."""
+        return {"lxc_path": str(self.lxc_path)} if name == "lxc" else {}
+
     @property
     def log_file(self) -> Path:
         return self.runtime / "daemon.log"

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("opfs.cli.search:search", "Find changes by meaning."),
     "rm": ("opfs.cli.rm:rm", "Delete an element, asking first."),
     "index": ("opfs.cli.index:index", "Look after the search index."),
-    "model": ("opfs.cli.model:model", "List, fetch and verify language models."),
+    "model": ("opfs.cli.model:model", "List, fetch and verify the language models that search uses."),
     "doctor": ("opfs.cli.doctor:doctor", "Check that everything opfs needs is there."),
 }
 """Name: where the command is, and its first line of help (a test holds it to the command's own)."""

@@ -126,10 +126,14 @@ def _mount(config: Config) -> Iterator[Finding]:
 
 
 def _plugins(config: Config) -> Iterator[Finding]:
-    from opfs.daemon import plugin_contexts
+    from opfs.plugins.contract import PluginContext
     from opfs.plugins.registry import load_plugins
 
-    for name, plugin in load_plugins(plugin_contexts(config), config.plugins).items():
+    def context_of(name: str) -> PluginContext:
+        # none of these is looked at by a plugin that is only asked whether it can work
+        return PluginContext(config.pool / "@drafts" / "plugins" / name, (), config.plugin_settings(name))
+
+    for name, plugin in load_plugins(context_of, config.plugins).items():
         reason = plugin.why_unavailable()
         yield Finding(f"plugin {name}", "note" if reason else "ok", reason or "can work here")
 

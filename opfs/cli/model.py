@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,17 +123,16 @@ def verify(name: str) -> None:
 @contextmanager
 def _progress_bar(published: PublishedModel) -> Iterator[Progress]:
     """A bar on stderr for each step, on a terminal only; the steps end with the block."""
-    err = click.get_text_stream("stderr")
     with ExitStack() as shown:
         bars: dict[str, Any] = {}
 
         def report(step: str, done: int, total: int) -> None:
-            if not err.isatty():
+            if not sys.stderr.isatty():
                 return
             if step not in bars:
                 shown.close()
                 bars[step] = shown.enter_context(
-                    click.progressbar(length=total, label=f"{step} {published.name}", file=err)
+                    click.progressbar(length=total, label=f"{step} {published.name}", file=sys.stderr)
                 )
             bars[step].update(done - bars[step].pos)
 
