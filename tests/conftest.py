@@ -22,6 +22,7 @@ from opfs.btrfs import ioctl
 from opfs.btrfs.image import attach, create_image, detach
 from opfs.btrfs.pool import Pool
 from opfs.btrfs.tree import open_directory
+from opfs.embedding.weights import DEFAULT_DIRECTORY, list_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,12 +55,23 @@ def _why_no_lxc() -> str | None:
     return None if shutil.which("lxc-start") else "lxc-start is not installed (lxc)"
 
 
+def models_directory() -> Path:
+    """Where language models are, as the configuration's OPFS_MODELS says."""
+    return Path(os.environ.get("OPFS_MODELS") or DEFAULT_DIRECTORY)
+
+
+def _why_no_model() -> str | None:
+    (status,) = list_models(models_directory())
+    return f"{status.path}: {status.problem} (sudo opfs model fetch)" if status.problem else None
+
+
 FEATURES: dict[str, Callable[[], str | None]] = {
     "root": _why_not_root,
     "btrfs": _why_no_btrfs,
     "loop": _why_no_loop,
     "fuse": _why_no_fuse,
     "lxc": _why_no_lxc,
+    "model": _why_no_model,
 }
 
 
@@ -127,6 +139,13 @@ def _unmount_below(path: Path) -> None:
         )
         for device in found.stdout.decode().split():
             subprocess.run(["losetup", "--detach", device], check=False)
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The directory with the real language model in it."""
+    require("model")
+    return models_directory()
 
 
 @pytest.fixture(scope="session")

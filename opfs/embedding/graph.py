@@ -84,13 +84,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             for name, entry in header.items()
             if name != "__metadata__" and entry["dtype"] == "F32"
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error) as error:
         raise IntegrityError(f"{path} is not a whole safetensors file: {error}") from error
 
 
 def _tensor(name: str, entry: Mapping[str, Any], start: int, file_bytes: int) -> Tensor:
-    shape = tuple(int(length) for length in entry["shape"])
-    begin, end = (int(offset) for offset in entry["data_offsets"])
+    shape = tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if not all(type(number) is int for number in (*shape, begin, end)):
+        raise TypeError(f"{name} with a shape or an offset that is no integer")
     if min(shape, default=1) < 1 or not 0 <= begin < end <= file_bytes - start or end - begin != 4 * math.prod(shape):
         raise ValueError(f"{name} with shape {list(shape)} at bytes {begin} to {end}")
     return Tensor(shape, start + begin, end - begin)
