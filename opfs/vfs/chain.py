@@ -64,7 +64,7 @@ class ChainDirectory(ReadOnlyDirectory):
         return listing
 
     def _head(self, block: BlockName) -> Symlink:
-        return Symlink((*self.key, HEAD), str(block))
+        return Symlink((*self.key, HEAD), str(block), time_ns=self.block_time_ns(block))
 
     def _block(self, block: BlockName) -> StoredDirectory:
         time_ns = self.block_time_ns(block)

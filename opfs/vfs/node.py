@@ -134,9 +134,16 @@ class Symlink(Node):
     """A symbolic link; `target` is relative to the directory that holds it."""
 
     target: str
+    time_ns: int = field(default=0, kw_only=True)
 
     async def attributes(self, caller: Caller) -> Attributes:
-        return Attributes(mode=stat.S_IFLNK | 0o777, size=len(self.target.encode()))
+        return Attributes(
+            mode=stat.S_IFLNK | 0o777,
+            size=len(self.target.encode()),
+            atime_ns=self.time_ns,
+            mtime_ns=self.time_ns,
+            ctime_ns=self.time_ns,
+        )
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import stat
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from opfs.core.printable import printable, width_of
@@ -77,7 +77,8 @@ class VerbDirectory(ReadOnlyDirectory):
     recent: RecentQueries
 
     async def lookup(self, name: str, caller: Caller) -> Node:
-        return QueryFile((*self.key, name), parse_query((self.verb.value, name)), self.searcher, self.recent)
+        query = parse_query((self.verb.value, name))
+        return QueryFile((*self.key, name), query, self.searcher, self.recent, time_ns=self.time_ns)
 
     async def entries(self, caller: Caller) -> Iterable[tuple[str, Node]]:
         return [(name, await self.lookup(name, caller)) for name in self.recent.names(caller.uid, self.verb)]
@@ -90,9 +91,12 @@ class QueryFile(File):
     query: Query
     searcher: Searcher
     recent: RecentQueries
+    time_ns: int = field(default=0, kw_only=True)
 
     async def attributes(self, caller: Caller) -> Attributes:
-        return Attributes(mode=stat.S_IFREG | 0o444)
+        return Attributes(
+            mode=stat.S_IFREG | 0o444, atime_ns=self.time_ns, mtime_ns=self.time_ns, ctime_ns=self.time_ns
+        )
 
     async def open(self, flags: int, caller: Caller) -> Handle:
         if is_writing(flags):
