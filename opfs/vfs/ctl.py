@@ -1,7 +1,7 @@
 """/ctl: commands by echo; the errno of the write is the answer, reading it lists the commands.
 
-A command ends at a newline, or when the file is closed. Later lines of a write are not run after one that
-failed. What a command does lies elsewhere: it is registered here with its help. Everyone may open the file,
+Every line of a write is one command, ended by a newline or by the write, as in cgroupfs; a shell that ignores
+errors from close sees those from write. Later lines are not run after one that failed. What a command does lies elsewhere: it is registered here with its help. Everyone may open the file,
 each command decides whom it obeys. Trio thread only.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opfs.core.names import ElementId
@@ -76,31 +76,19 @@ class Ctl(File):
 class _CommandLine(Handle):
     run_line: Callable[[str, Caller], Awaitable[None]]
     listing: bytes
-    unfinished: bytearray = field(default_factory=bytearray)
 
     async def read(self, offset: int, size: int) -> bytes:
         return self.listing[offset : offset + size]
 
     async def write(self, offset: int, data: bytes, caller: Caller) -> int:
-        *lines, rest = (bytes(self.unfinished) + data).split(b"\n")
-        self.unfinished.clear()
-        if max(map(len, (*lines, rest))) > MAX_INPUT_BYTES:
-            raise TooLarge(f"a command is at most {MAX_INPUT_BYTES} bytes long")
-        for line in lines:
-            await self.run_line(_decode(line), caller)
-        self.unfinished += rest
+        if len(data) > MAX_INPUT_BYTES:
+            raise TooLarge(f"{len(data)} bytes are no command", hint=f"write at most {MAX_INPUT_BYTES} at a time")
+        for line in _decode(data).split("\n"):
+            await self.run_line(line, caller)
         return len(data)
 
     async def truncate(self, size: int, caller: Caller) -> None:
         """There is nothing to truncate."""
-
-    async def flush(self, caller: Caller) -> None:
-        line = bytes(self.unfinished)
-        self.unfinished.clear()
-        await self.run_line(_decode(line), caller)
-
-    async def fsync(self, caller: Caller) -> None:
-        await self.flush(caller)
 
 
 def make_confirm(catalog: Callable[[], Catalog], confirmations: Confirmations) -> Command:
@@ -125,8 +113,8 @@ def make_confirm(catalog: Callable[[], Catalog], confirmations: Confirmations) -
     return Command("confirm", "confirm delete lxc/100", "allow one unsafe delete or update, for five minutes", run)
 
 
-def _decode(line: bytes) -> str:
+def _decode(data: bytes) -> str:
     try:
-        return line.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the command is not UTF-8 at byte {error.start + 1}") from None
