@@ -53,7 +53,9 @@ class Tree:
 
     def note_refusal(self, error: OpfsError, key: NodeKey, caller: Caller) -> None:
         """Keep the reason of a refused request, unless the one who refused has kept it with the bytes."""
-        self.parts.refusals.note(error, path="/" + "/".join(key), actor=identify(caller))
+        if not error.is_recorded:
+            path = "/" + "/".join(key)
+            self.parts.refusals.record(error, path=path, id=None, content=None, actor=identify(caller), gid=caller.gid)
 
 
 class _Searcher:
