@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jiter
 
-from opfs.core.position import join_pointer, locate, location_at
+from opfs.core.position import join_pointer, line_start, locate, location_at
 from opfs.errors import InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -210,11 +210,8 @@ def _refusal(content: bytes, message: str) -> InvalidRequest:
         return _cut_short(content)
     if what.startswith("recursion limit exceeded"):
         _check_depth(content)
-    line_start = 0
-    for _ in range(int(match[2]) - 1):
-        line_start = content.index(b"\n", line_start) + 1
     # jiter counts bytes, and names a line feed column 0 of the line it begins
-    offset = line_start + int(match[3]) - 1
+    offset = line_start(content, int(match[2])) + int(match[3]) - 1
     if what.startswith("Detected duplicate key"):
         # jiter stands behind the key: the last whole string before that spot is it
         spans = [string.span() for string in _STRING.finditer(content, 0, offset)]
@@ -262,7 +259,7 @@ def _explain(content: bytes, offset: int, what: str) -> tuple[int, str, str]:
     if what in ("expected value", "expected ident"):
         return _explain_value(content, offset)
     if what == "trailing comma":
-        return offset, "a comma comes before this, but nothing follows it", "remove the comma"
+        return content.rfind(b",", 0, offset), "nothing follows this comma", "remove it"
     if what.startswith("expected"):  # jiter names in backquotes what it expected
         return offset, f"{what.removeprefix('expected ').replace('`', chr(39))} was expected here, found {found}", ""
     if "surrogate" in what or what == "unexpected end of hex escape":

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opfs.core.document import MAX_DEPTH, MAX_DOCUMENT_BYTES, Completeness, completeness, parse_document
-from opfs.core.position import join_pointer, locate, location_at, split_pointer
+from opfs.core.position import join_pointer, line_start, locate, location_at, split_pointer
 from opfs.errors import InvalidRequest, TooLarge
 
 # --- an oracle: JSON's grammar, read one character at a time -------------------------------------------
@@ -376,7 +376,8 @@ REFUSED = [
     (b'{"a": -1e400}', 1, 7, "the number is too large"),
     (b'{"a": 18446744073709551616}', 1, 7, "the number is too large; an integer lies between"),
     (b'{"a": -9223372036854775809}', 1, 7, "the number is too large"),
-    (b'{"a": 1,}', 1, 9, "a comma comes before this, but nothing follows it; remove the comma"),
+    (b'{"a": 1,}', 1, 8, "nothing follows this comma; remove it"),
+    (b'{"a": [1, 2,\n]}', 1, 12, "nothing follows this comma; remove it"),
     (b'{"a": 1 "b": 2}', 1, 9, "',' or '}' was expected here, found '\"'"),
     (b'{"a" 1}', 1, 6, "':' was expected here, found '1'"),
     (b'{"a": [1 2]}', 1, 10, "',' or ']' was expected here, found '2'"),
@@ -482,3 +483,11 @@ def test_locating_in_a_document_nested_beyond_all_limits_gives_some_spot():
 def test_columns_count_characters(offset: int, line: int, column: int):
     at = location_at("aßb\nc".encode(), offset)
     assert (at.line, at.column) == (line, column)
+
+
+@given(st.binary(max_size=30).map(lambda content: content.replace(b"x", b"\n")), st.integers(1, 40))
+def test_lines_begin_where_they_begin(content: bytes, line: int):
+    lines = content.split(b"\n")
+    before = lines[: line - 1]
+    expected = sum(len(text) + 1 for text in before) if line <= len(lines) else len(content)
+    assert line_start(content, line) == expected
