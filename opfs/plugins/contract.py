@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from blake3 import blake3
 
 from opfs.core.action import Checkpoint, Difference, Document
+from opfs.core.difference import is_secret, same_json
 from opfs.core.position import join_pointer
 from opfs.errors import ApplyFailed, InvalidRequest, Location
 from opfs.ports import Capabilities
@@ -118,22 +119,8 @@ def differences(
         found = observed.get(key)
         if isinstance(wanted, dict) and isinstance(found, dict):
             yield from differences(wanted, found, rule if isinstance(rule, dict) else {}, (*at, key))
-        elif not is_same(wanted, found):
+        elif not same_json(wanted, found):
             yield Difference(join_pointer((*at, key)), wanted, found)
-
-
-def is_secret(value: object) -> bool:
-    """Whether a value of a document stands for a secret kept elsewhere."""
-    return isinstance(value, dict) and value.keys() == {"$secret"}
-
-
-def is_same(one: object, other: object) -> bool:
-    """Equality of JSON values: as Python's, but true is not 1 and false is not 0."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(is_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def load_schema(package: Path) -> Mapping[str, Any]:

@@ -15,9 +15,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-import jsonschema_rs
-
 from opfs.core.names import PLUGIN_NAME
+from opfs.core.schema import DocumentSchema
 from opfs.errors import InvalidRequest, NotFound, OpfsError, Rejected
 from opfs.plugins.contract import ContractDefaults, PluginContext
 from opfs.ports import Plugin
@@ -161,10 +160,8 @@ def build_plugin(spec: str, context_of: ContextOf) -> Plugin:
 def check_schema(spec: str, schema: Mapping[str, Any]) -> None:
     """Raise InvalidRequest unless `schema` is JSON Schema 2020-12 that describes an object."""
     try:
-        jsonschema_rs.Draft202012Validator(dict(schema), validate_formats=True)
-    except jsonschema_rs.ValidationError as error:
-        raise InvalidRequest(f"the schema of {spec} is not valid: {error.message}") from error
-    except ValueError as error:
-        raise InvalidRequest(f"the schema of {spec} is not valid: {error}") from error
+        DocumentSchema(schema)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{spec}: {error}") from error
     if schema.get("type") != "object":
         raise InvalidRequest(f"the schema of {spec} does not describe an object", hint='say "type": "object"')

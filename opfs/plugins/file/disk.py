@@ -1,0 +1,280 @@
+"""Files of the host, reached without being led astray: look at one, replace one, remove one.
+
+A path is walked one component at a time from the root, each held by a descriptor. The file itself may not
+be a symbolic link. A directory on the way may be one only if root owns the link: what another user could
+turn elsewhere is refused. Trees of opfs itself are out of bounds, whatever links lead there. Blocking: call
+in worker threads. Calls for different paths may run concurrently; owners are given as names.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from blake3 import blake3
+
+from opfs.errors import ApplyFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+CONTENT_LIMIT_BYTES = 1 << 20
+"""Larger files are observed by their digest alone."""
+
+_CHUNK_BYTES = 1 << 20
+_LINKS_MAX = 40
+"""As the kernel's own limit (path_resolution(7))."""
+_DIRECTORY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is at a path: `kind` is file, directory, link or other; content only of a small file."""
+
+    kind: str
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    digest: str = ""
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in a directory that is held open; valid inside `HostFiles.place`."""
+
+    path: str
+    directory: int
+    name: str
+
+
+class HostFiles:
+    """The host's files but for the trees that are opfs' own."""
+
+    def __init__(self, forbidden: Collection[str]) -> None:
+        self._forbidden = tuple(os.path.realpath(tree) for tree in forbidden)
+
+    @contextmanager
+    def place(self, path: str) -> Iterator[Place]:
+        """Hold the directory of `path` open. Raises ApplyFailed if the way there is not safe or not there."""
+        parent, _, name = path.rpartition("/")
+        directory = _walk(path, [part for part in parent.split("/") if part])
+        try:
+            real = os.readlink(f"/proc/self/fd/{directory}").rstrip("/") + "/" + name
+            for tree in self._forbidden:
+                if real == tree or real.startswith(tree + "/"):
+                    raise ApplyFailed(f"{path} is inside {tree}, which is opfs' own", hint="choose another path")
+            yield Place(path, directory, name)
+        finally:
+            os.close(directory)
+
+    def look(self, path: str) -> Found | None:
+        """What is at `path`; None where nothing is, or where its directory is not."""
+        try:
+            with self.place(path) as place:
+                return look_at(place)
+        except MissingDirectory:
+            return None
+
+
+class MissingDirectory(ApplyFailed):
+    """A directory on the way to a file is not there."""
+
+
+def _walk(path: str, parts: list[str]) -> int:
+    """Open the directory that `parts` lead to from the root, following only links that root owns."""
+    parts = list(reversed(parts))
+    current = os.open("/", _DIRECTORY | os.O_DIRECTORY)
+    links_count = 0
+    try:
+        while parts:
+            part = parts.pop()
+            try:
+                below = os.open(part, _DIRECTORY, dir_fd=current)
+            except FileNotFoundError:
+                where = os.path.join(os.readlink(f"/proc/self/fd/{current}"), part)
+                raise MissingDirectory(f"the directory {where} of {path} is not there", hint="make it first") from None
+            except OSError as error:
+                raise ApplyFailed(f"{path} cannot be reached at {part!r}: {error.strerror}") from error
+            status = os.fstat(below)
+            if stat.S_ISDIR(status.st_mode):
+                os.close(current)
+                current = below
+                continue
+            try:
+                if not stat.S_ISLNK(status.st_mode):
+                    raise ApplyFailed(f"{part!r} on the way to {path} is not a directory")
+                links_count += 1
+                if status.st_uid != 0 or links_count > _LINKS_MAX:
+                    raise ApplyFailed(
+                        f"{part!r} on the way to {path} is a symbolic link that root does not own or that goes round",
+                        hint="give the path without links",
+                    )
+                target = os.readlink("", dir_fd=below)
+            finally:
+                os.close(below)
+            parts.extend(reversed([step for step in target.split("/") if step]))
+            if target.startswith("/"):
+                os.close(current)
+                current = os.open("/", _DIRECTORY | os.O_DIRECTORY)
+        return current
+    except BaseException:
+        os.close(current)
+        raise
+
+
+def look_at(place: Place) -> Found | None:
+    """What is at a place; the content of a file is read in full for its digest."""
+    status = _status(place)
+    if status is None:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+        return Found(kinds.get(stat.S_IFMT(status.st_mode), "other"))
+    with open_file(place) as file:
+        status = os.fstat(file.fileno())
+        hasher = blake3()
+        content: bytes | None = b""
+        while chunk := file.read(_CHUNK_BYTES):
+            hasher.update(chunk)
+            content = content + chunk if content is not None else None
+            if content is not None and len(content) > CONTENT_LIMIT_BYTES:
+                content = None
+    return Found("file", status.st_mode & 0o7777, status.st_uid, status.st_gid, hasher.hexdigest(), content)
+
+
+@contextmanager
+def open_file(place: Place) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, never a link, a device or a pipe."""
+    try:
+        descriptor = os.open(place.name, _READ, dir_fd=place.directory)
+    except OSError as error:
+        raise ApplyFailed(f"{place.path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ApplyFailed(f"{place.path} is not a regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def replace_file(
+    place: Place, source: BinaryIO, mode: int, uid: int, gid: int, check_cancelled: Callable[[], None]
+) -> str:
+    """Put the bytes of `source` at a place, atomically and durably; returns their digest.
+
+    A crash leaves the old file whole, and at most a temporary one beside it, which the next call removes.
+    """
+    check_replaceable(place)
+    hasher = blake3()
+    # The same name each time, so that what a crash left does not pile up.
+    temporary = f".opfs-{blake3(place.name.encode()).hexdigest()[:16]}"
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=place.directory)
+        descriptor = os.open(temporary, _NEW, 0o600, dir_fd=place.directory)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                while chunk := source.read(_CHUNK_BYTES):
+                    check_cancelled()
+                    hasher.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fchown(descriptor, uid, gid)
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            os.rename(temporary, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=place.directory)
+            raise
+        _sync_directory(place)
+    except OSError as error:
+        raise ApplyFailed(f"{place.path} cannot be written: {error.strerror}") from error
+    return hasher.hexdigest()
+
+
+def set_attributes(place: Place, mode: int | None, uid: int | None, gid: int | None) -> None:
+    """Change owner and mode of a regular file; None leaves one as it is."""
+    with open_file(place) as file:
+        try:
+            os.fchown(file.fileno(), -1 if uid is None else uid, -1 if gid is None else gid)
+            if mode is not None:
+                # Last: a change of owner clears the set-user-ID bits.
+                os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise ApplyFailed(f"the attributes of {place.path} cannot be set: {error.strerror}") from error
+
+
+def remove_file(place: Place) -> bool:
+    """Remove a regular file, durably; returns whether there was one."""
+    if _status(place) is None:
+        return False
+    check_replaceable(place)
+    try:
+        os.unlink(place.name, dir_fd=place.directory)
+        _sync_directory(place)
+    except OSError as error:
+        raise ApplyFailed(f"{place.path} cannot be removed: {error.strerror}") from error
+    return True
+
+
+def check_replaceable(place: Place) -> None:
+    """Raise ApplyFailed unless there is a regular file or nothing."""
+    status = _status(place)
+    if status is None or stat.S_ISREG(status.st_mode):
+        return
+    what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
+    raise ApplyFailed(f"{place.path} is {what}", hint="remove it first, or give the path it leads to")
+
+
+def user_id(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ApplyFailed(f"this host has no user {name!r}") from None
+
+
+def group_id(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ApplyFailed(f"this host has no group {name!r}") from None
+
+
+def user_name(uid: int) -> str | int:
+    """The name, or the number itself where the host has no name for it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return uid
+
+
+def group_name(gid: int) -> str | int:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return gid
+
+
+def _status(place: Place) -> os.stat_result | None:
+    try:
+        return os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _sync_directory(place: Place) -> None:
+    # The held descriptor is of the O_PATH kind, which cannot be synced.
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,253 @@
+"""The `file` plugin: managed files of the host, replaced atomically, with the old one kept until the commit.
+
+It never makes directories, never follows a link at the end of a path, and never touches the trees that are
+opfs' own. Every call that reads or writes runs in a worker thread, and a copy of a large file ends when it
+is cancelled. Calls for different elements may run concurrently.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
+
+import trio
+
+from opfs.core.action import Action, ApplyResult, Checkpoint, Difference, Document, StateDiff
+from opfs.errors import ApplyFailed
+from opfs.plugins.contract import ContractDefaults, PluginContext, refuse
+from opfs.plugins.file.disk import (
+    HostFiles,
+    MissingDirectory,
+    group_id,
+    group_name,
+    look_at,
+    open_file,
+    remove_file,
+    replace_file,
+    set_attributes,
+    user_id,
+    user_name,
+)
+from opfs.plugins.file.plan import PLUGIN, is_there, plan_file
+from opfs.plugins.file.records import Record, Records
+from opfs.ports import Capabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_NEW_MODE = 0o644
+_NAME_BYTES_MAX = 255
+
+
+class FilePlugin(ContractDefaults):
+    """Files as elements; `state_dir` holds the plugin's records and the copies for undoing."""
+
+    name: ClassVar[str] = PLUGIN
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        supports_rollback=True, supports_checkpoints=True, atomic_operations=True
+    )
+
+    def __init__(self, state_dir: Path, *, forbidden_paths: Sequence[Path] = ()) -> None:
+        super().__init__()
+        self._records = Records(state_dir)
+        self._forbidden = tuple(os.path.normpath(tree) for tree in (*forbidden_paths, state_dir))
+        self._files = HostFiles(self._forbidden)
+
+    @classmethod
+    def from_context(cls, context: PluginContext) -> Self:
+        return cls(context.state_dir, forbidden_paths=context.forbidden_paths)
+
+    # --- pure ------------------------------------------------------------------------------------------
+
+    def check(self, element: str, desired: Document) -> None:
+        super().check(element, desired)
+        self._check_path("/path", desired["path"])
+        is_absent = desired.get("state") == "absent"
+        for key in ("content", "source", "mode", "owner", "group"):
+            if is_absent and key in desired:
+                refuse(f"/{key}", f"a file that is to be absent has no {key}", "leave it out")
+        if "source" in desired:
+            self._check_path("/source", desired["source"])
+            if "content" in desired:
+                refuse("/source", "content and source exclude each other", "keep one of them")
+            if desired["source"] == desired["path"]:
+                refuse("/source", "a file cannot be copied from itself", "name another file")
+        elif "content" in desired:
+            _check_text(desired["content"])
+        elif not is_absent:
+            refuse("", "nothing says what is in the file", 'give "content" or "source"')
+
+    def _check_path(self, pointer: str, path: str) -> None:
+        parts = path.split("/")[1:]
+        if not path.startswith("/") or any(part in ("", ".", "..") for part in parts):
+            refuse(
+                pointer, f"{path!r} is not a plain absolute path", "no empty, '.' or '..' parts, no slash at the end"
+            )
+        if not path.isprintable():
+            refuse(pointer, f"{path!r} has characters that cannot be shown", "use printable characters")
+        longest = max(parts, key=lambda part: len(part.encode()))
+        if len(longest.encode()) > _NAME_BYTES_MAX:
+            refuse(pointer, f"a part of the path is {len(longest.encode())} bytes long", "255 are the kernel's limit")
+        for tree in self._forbidden:
+            if path == tree or path.startswith(tree.rstrip("/") + "/"):
+                refuse(pointer, f"{path!r} is inside {tree}, which is opfs' own", "choose another path")
+
+    def plan(self, element: str, current: Document | None, desired: Document | None) -> StateDiff:
+        return plan_file(element, current, desired)
+
+    def compare(self, element: str, desired: Document | None, observed: Document | None) -> Sequence[Difference]:
+        if desired is not None and desired.get("state") == "absent":
+            # Once it is gone there is no record either, so absence has two faces.
+            is_gone = observed is None or (observed["path"] == desired["path"] and not is_there(observed))
+            return () if is_gone else (Difference("/state", "absent", "present"),)
+        return super().compare(element, desired, observed)
+
+    # --- observe ---------------------------------------------------------------------------------------
+
+    async def observe(
+        self, elements: Collection[str] | None, *, desired: Mapping[str, Document] | None = None
+    ) -> Mapping[str, Document]:
+        """The files that elements manage, and those that documents about to be planned name."""
+        return await trio.to_thread.run_sync(self._observe, elements, desired or {})
+
+    def _observe(self, elements: Collection[str] | None, desired: Mapping[str, Document]) -> dict[str, Document]:
+        found: dict[str, Document] = {}
+        for element in self._records.elements() if elements is None else elements:
+            record, wanted = self._records.load(element), desired.get(element)
+            if record is not None:
+                found[element] = self._describe(record["path"], record, wanted)
+            elif wanted is not None:
+                document = self._describe(wanted["path"], None, wanted)
+                if document.get("state") == "present":
+                    found[element] = document
+        return found
+
+    def _describe(self, path: str, record: Record | None, wanted: Document | None) -> Document:
+        try:
+            file = self._files.look(path)
+        except ApplyFailed:
+            # The way to it is unsafe now: for us nothing is there, and writing it will say why.
+            file = None
+        if file is None:
+            return {"path": path, "state": "absent"}
+        if file.kind != "file":
+            return {"path": path, "state": "present", "kind": file.kind, "origin": "foreign"}
+        document: dict[str, Any] = {"path": path}
+        source = (record or {}).get("source") or (wanted or {}).get("source")
+        text = _text(file.content)
+        if source and self._digest(source) == file.digest:
+            document["source"] = source
+        elif text is not None:
+            document["content"] = text
+        else:
+            document["digest"] = file.digest
+        document |= {"mode": f"{file.mode:04o}", "owner": user_name(file.uid), "group": group_name(file.gid)}
+        document["state"] = "present"
+        if record is None:
+            document["origin"] = "foreign"
+        elif record.get("digest") != file.digest:
+            document["origin"] = "changed"
+        return document
+
+    def _digest(self, path: str) -> str | None:
+        try:
+            found = self._files.look(path)
+        except ApplyFailed:
+            return None
+        return found.digest if found is not None and found.kind == "file" else None
+
+    # --- apply -----------------------------------------------------------------------------------------
+
+    async def apply(self, action: Action) -> ApplyResult:
+        steps = {
+            "write": self._write,
+            "set-attributes": self._set_attributes,
+            "remove": self._remove,
+            "forget": self._forget,
+        }
+        step = steps.get(action.step)
+        if step is None:
+            raise ApplyFailed(f"file has no step {action.step!r}")
+        return ApplyResult(action, await trio.to_thread.run_sync(step, action.element, action.details))
+
+    def _write(self, element: str, details: Mapping[str, Any]) -> str:
+        path: str = details["path"]
+        with self._records.claim(element, path), self._files.place(path) as place:
+            before = look_at(place)
+            mode = int(details["mode"], 8) if "mode" in details else before.mode if before else _NEW_MODE
+            uid = user_id(details["owner"]) if "owner" in details else before.uid if before else 0
+            gid = group_id(details["group"]) if "group" in details else before.gid if before else 0
+            with self._content(details) as (content, size_text):
+                self._records.save_before(element, place)
+                digest = replace_file(place, content, mode, uid, gid, trio.from_thread.check_cancelled)
+            # A crash before the record leaves a file that counts as changed by somebody; the same plan, made
+            # again, takes it over.
+            self._records.save(element, {"path": path, "source": details.get("source"), "digest": digest})
+        return f"wrote {path} ({size_text}, mode {mode:04o}, {user_name(uid)}:{group_name(gid)})"
+
+    @contextmanager
+    def _content(self, details: Mapping[str, Any]) -> Iterator[tuple[BinaryIO, str]]:
+        if "content" in details:
+            content = details["content"].encode("utf-8")
+            yield io.BytesIO(content), f"{len(content)} bytes"
+        elif "source" in details:
+            with self._files.place(details["source"]) as place, open_file(place) as file:
+                yield file, f"copy of {details['source']}"
+        else:
+            raise ApplyFailed(f"the bytes of {details['path']} are no text and are kept nowhere to write them again")
+
+    def _set_attributes(self, element: str, details: Mapping[str, Any]) -> str:
+        mode = int(details["mode"], 8) if "mode" in details else None
+        uid = user_id(details["owner"]) if "owner" in details else None
+        gid = group_id(details["group"]) if "group" in details else None
+        with self._files.place(details["path"]) as place:
+            self._records.save_before(element, place)
+            set_attributes(place, mode, uid, gid)
+        changes = ", ".join(f"{key} {value}" for key, value in details.items() if key != "path")
+        return f"set {changes} of {details['path']}"
+
+    def _remove(self, element: str, details: Mapping[str, Any]) -> str:
+        path: str = details["path"]
+        try:
+            with self._files.place(path) as place:
+                self._records.save_before(element, place)
+                was_there = remove_file(place)
+        except MissingDirectory:
+            was_there = False
+        self._forget(element, details)
+        return f"removed {path}" if was_there else f"{path} was gone"
+
+    def _forget(self, element: str, details: Mapping[str, Any]) -> str:
+        record = self._records.load(element)
+        if record is not None and record["path"] == details["path"]:
+            self._records.drop(element)
+        return f"forgot {details['path']}"
+
+    # --- undo ------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, element: str) -> Checkpoint:
+        return await trio.to_thread.run_sync(self._records.open_checkpoint, element)
+
+    async def rollback(self, checkpoint: Checkpoint) -> None:
+        await trio.to_thread.run_sync(self._records.undo, checkpoint, self._files)
+
+    async def release(self, checkpoint: Checkpoint) -> None:
+        await trio.to_thread.run_sync(self._records.release, checkpoint)
+
+
+def _check_text(content: str) -> None:
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError as error:
+        refuse("/content", f"character {error.start + 1} is half of a surrogate pair", "write both halves or neither")
+
+
+def _text(content: bytes | None) -> str | None:
+    """The content as a document can hold it, or None."""
+    try:
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
