@@ -18,6 +18,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from opfs.core.names import ELEMENT_NAME, PLUGIN_NAME, ElementId
 from opfs.core.refusal import TEXT_LIMIT, Refusal, excerpt_of, render
@@ -76,6 +77,7 @@ class Refusals:
         self._recent: deque[Refusal] = deque(maxlen=RING_COUNT)
         self._kept: dict[ElementId, RefusedDocument] = {}  # oldest refusal first
         self._total_bytes = 0
+        self._recorded: WeakSet[OpfsError] = WeakSet()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for document in sorted(self._load(), key=lambda found: found.refusal.number):
             self._remember(document)
@@ -119,6 +121,10 @@ class Refusals:
                 self._forget(id)
                 log.warning("the refused document of %s was not kept: %s", id, failure)
         return refusal
+
+    def has_recorded(self, error: OpfsError) -> bool:
+        """Whether this very error is on record: whoever passes it on need not record it again."""
+        return error in self._recorded
 
     def recent(self, uid: int | None) -> Sequence[Refusal]:
         """The latest refusals, oldest first: all for None, else those of one user."""
