@@ -1,8 +1,9 @@
 """/ctl: commands by echo; the errno of the write is the answer, reading it lists the commands.
 
 Every line of a write is one command, ended by a newline or by the write, as in cgroupfs; a shell that ignores
-errors from close sees those from write. Later lines are not run after one that failed. What a command does lies elsewhere: it is registered here with its help. Everyone may open the file,
-each command decides whom it obeys. Trio thread only.
+errors from close sees those from write. Later lines are not run after one that failed. What a command does
+lies elsewhere: it is registered here with its help. Everyone may open the file, each command decides whom it
+obeys. Trio thread only.
 """
 
 from __future__ import annotations
