@@ -100,6 +100,7 @@ class Refusals:
         document; the document is kept only with both. `gid` is the caller's, for the kept file's group.
         """
         self._number += 1
+        self._recorded.add(error)
         refusal = Refusal(
             number=self._number,
             time_ns=self._clock.now_ns(),
