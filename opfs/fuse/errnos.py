@@ -103,8 +103,9 @@ def _answered(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     @wraps(handler)
     async def answered(self: AnsweredOperations, *arguments: Any) -> Any:
         try:
-            with trio.fail_after(self._deadlines.of(name)):
+            with trio.CancelScope(deadline=trio.current_time() + self._deadlines.of(name)):
                 return await handler(self, *arguments)
+            number = self._errno_for(name, arguments, trio.TooSlowError())
         except Exception as error:
             number = self._errno_for(name, arguments, error)
         except BaseExceptionGroup as group:
