@@ -61,6 +61,10 @@ FROM events AS e JOIN texts AS t ON t.row = e.text_row JOIN access AS a ON a.id 
 WHERE e.seq IN (SELECT value FROM json_each(?))
 """
 
+# How damaged bytes come out of sqlite3: as its errors, as text that is none (error messages too), or as values
+# that do not fit the column.
+_DAMAGE = (sqlite3.Error, ValueError, TypeError, OverflowError)
+
 # What the machine lacks at the moment, as opposed to what is wrong with the file.
 _NOT_DAMAGE = frozenset(
     {
@@ -128,7 +132,7 @@ class SqliteIndex:
             seqs, scores = nearest(contents.vectors, query, rows=contents.rows, readable=readable, limit=limit)
             try:
                 events = self._load_events(contents.readers, seqs.tolist())
-            except (ReadersClosed, sqlite3.Error, IntegrityError) as error:
+            except (ReadersClosed, IntegrityError, *_DAMAGE) as error:
                 # The index may have been cleared under this search; the lock is free once that is done.
                 with self._lock:
                     if self._contents.readers is not contents.readers:
@@ -194,7 +198,7 @@ class SqliteIndex:
             access = self._contents.access.including([_triple(event) for event in events])
             with self._database.atomic():
                 self._insert(events, new, checksums, text_rows, access)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from error
         self._row_count += len(new)
         self._text_rows.extend([text_rows[_digest(event.text)] for event in events])
@@ -274,7 +278,7 @@ class SqliteIndex:
             return
         except UnusableDatabase as error:
             logger.info("the index in %s is begun anew: %s", self._directory, error)
-        except (sqlite3.Error, IntegrityError) as error:
+        except (*_DAMAGE, IntegrityError) as error:
             if _primary_code(error) in _NOT_DAMAGE:
                 raise
             logger.warning("the index in %s is damaged and begun anew: %s", self._directory, error)
@@ -346,18 +350,21 @@ class SqliteIndex:
         return next((start + i for i, (a, b) in enumerate(zip(expected, actual, strict=True)) if a != b), count)
 
     def _load_columns(self) -> None:
-        triples = self._database.execute("SELECT uid, gid, mode FROM access ORDER BY id").fetchall()
+        access = self._database.execute("SELECT id, uid, gid, mode FROM access ORDER BY id").fetchall()
         events = self._database.execute("SELECT text_row, access_id FROM events ORDER BY seq").fetchall()
         newest = self._database.execute("SELECT seq, event_hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
         columns = np.array(events, dtype=np.int64).reshape(-1, 2)
-        gapless = newest is None or newest[0] == len(events) - 1
-        if not gapless or (columns >= [self._row_count, len(triples)]).any() or (columns < 0).any():
+        # A gap would give every later event another's permissions.
+        gapless = [row[0] for row in access] == list(range(len(access))) and (
+            newest is None or newest[0] == len(events) - 1
+        )
+        if not gapless or (columns >= [self._row_count, len(access)]).any() or (columns < 0).any():
             raise IntegrityError("its tables contradict each other")
         self._text_rows, self._access_numbers = GrowingColumn(), GrowingColumn()
         self._text_rows.extend(columns[:, 0].astype(np.uint32))
         self._access_numbers.extend(columns[:, 1].astype(np.uint32))
         self._readers = Readers(self._directory / DATABASE_NAME)
-        self._publish(newest[1] if newest else "", AccessTable(triples))
+        self._publish(newest[1] if newest else "", AccessTable([row[1:] for row in access]))
 
     def _detach(self) -> None:
         self._readers.close()
@@ -374,7 +381,7 @@ class SqliteIndex:
         for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", VECTORS_NAME):
             (self._directory / name).unlink(missing_ok=True)
 
-    def _translated(self, error: OSError | sqlite3.Error) -> OpfsError:
+    def _translated(self, error: Exception) -> OpfsError:
         if isinstance(error, OSError):
             kind = NoSpace if error.errno == NoSpace.errno else PoolError
             return kind(f"the index in {self._directory} cannot be used: {error.strerror}")
