@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 MAX_REQUESTS_PER_BLOCK = 256
 REPLY_TIMEOUT_S = 240.0
+# A small document takes 10 µs; a hostile one of a mebibyte can take half a second.
+VALIDATE_INLINE_BYTES = 16 << 10
 
 
 @dataclass(slots=True, eq=False)
@@ -186,6 +188,12 @@ class Sequencer:
             raise
         return document
 
+    async def _validated(self, change: Change) -> Document | None:
+        """`validate`, in a worker thread for a document that may take long."""
+        if change.content is None or len(change.content) <= VALIDATE_INLINE_BYTES:
+            return self.validate(change)
+        return await trio.to_thread.run_sync(self.validate, change)
+
     async def submit(self, request: Request) -> BlockName:
         """Apply and commit a request; returns the block that holds it, or HEAD if nothing had to change.
 
@@ -197,10 +205,11 @@ class Sequencer:
             raise ReadOnly("opfs is shutting down", hint="write again when it is back")
         if len({change.id for change in request.changes}) < len(request.changes):
             raise InvalidRequest("a request changes each element once")
+        desired = [await self._validated(change) for change in request.changes]
+        # no await from here until the elements are in flight: of two writers one is busy
         for change in request.changes:
             if change.id in self._in_flight:
                 raise Busy(f"another writer is committing {change.id}", hint="write again when it is done")
-        desired = [self.validate(change) for change in request.changes]
         ticket = _Ticket(request, desired, self._wait_for(request, desired))
         for change in request.changes:
             self._in_flight[change.id] = ticket.done

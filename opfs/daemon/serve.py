@@ -17,10 +17,12 @@ import trio
 from opfs.commit.recovery import recover
 from opfs.daemon.parts import Parts, open_parts
 from opfs.daemon.tree import make_tree
+from opfs.fuse.caller import identify
 from opfs.fuse.errnos import Deadlines
 from opfs.fuse.invalidation import Invalidator
 from opfs.fuse.operations import Operations
 from opfs.fuse.session import serve
+from opfs.vfs.refused import note_refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +81,7 @@ async def _serve_mount(
         tree.root,
         failsafe=parts.failsafe,
         space=tree.space,
-        refused=tree.note_refusal,
+        refused=note_refusals(parts.refusals, identify),
         deadlines=Deadlines(applying_s=parts.config.request_timeout_s),
     )
     invalidator = Invalidator(operations.inodes)

@@ -17,7 +17,7 @@ from opfs.fuse.caller import groups_of, identify
 from opfs.vfs.chain import ChainDirectory
 from opfs.vfs.ctl import Command, Ctl, make_confirm
 from opfs.vfs.readme import make_readme
-from opfs.vfs.refusals import make_errors, make_rejected
+from opfs.vfs.refused import RejectedDirectory, make_errors
 from opfs.vfs.root import make_root
 from opfs.vfs.search import make_search
 from opfs.vfs.state import StateDirectory
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opfs.daemon.parts import Parts
-    from opfs.errors import OpfsError
     from opfs.ports import Hit
-    from opfs.vfs.node import Caller, Directory, NodeKey
+    from opfs.vfs.node import Caller, Directory
 
 SEARCH_HITS = 20
 STATFS_BLOCK_BYTES = 4096
@@ -50,12 +49,6 @@ class Tree:
         free = space.free_bytes // STATFS_BLOCK_BYTES
         total = space.total_bytes // STATFS_BLOCK_BYTES
         return os.statvfs_result((STATFS_BLOCK_BYTES, STATFS_BLOCK_BYTES, total, free, free, 0, 0, 0, 0, NAME_MAX))
-
-    def note_refusal(self, error: OpfsError, key: NodeKey, caller: Caller) -> None:
-        """Keep the reason of a refused request, unless the one who refused has kept it with the bytes."""
-        if not error.is_recorded:
-            path = "/" + "/".join(key)
-            self.parts.refusals.record(error, path=path, id=None, content=None, actor=identify(caller), gid=caller.gid)
 
 
 class _Searcher:
@@ -83,8 +76,8 @@ def make_tree(parts: Parts) -> Tree:
         state,
         ChainDirectory(("chain",), blocks=lambda: sequencer.blocks, block_path=parts.store.block_path),
         make_search(_Searcher(parts), time_ns=now_ns),
-        make_rejected(parts.refusals),
-        make_errors(parts.refusals),
+        RejectedDirectory(("rejected",), parts.refusals, time_ns=now_ns),
+        make_errors(parts.refusals, time_ns=now_ns),
         make_status(lambda: describe(parts), time_ns=now_ns),
         Ctl([make_confirm(lambda: sequencer.catalog, sequencer.confirmations), _make_rebuild(parts)], time_ns=now_ns),
     ]
