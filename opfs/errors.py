@@ -24,8 +24,7 @@ class OpfsError(Exception):
     """Base of all errors.
 
     `reason` is one sentence for a person; `hint` says what would have been accepted; `location` is where
-    in the submitted document the fault lies, if it lies in a document. `is_recorded` is set by whoever has
-    put it among the refusals, so that it stands there once.
+    in the submitted document the fault lies, if it lies in a document.
     """
 
     errno: int = _errno.EIO
@@ -36,7 +35,6 @@ class OpfsError(Exception):
         self.reason = reason
         self.hint = hint
         self.location = location
-        self.is_recorded = False
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.hint}" if self.hint else self.reason
