@@ -46,7 +46,18 @@ def run(config: Config, *, on_ready: Callable[[], None]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o022)
     with open_parts(config) as parts:
-        trio.run(_run_tasks, parts, on_ready, strict_exception_groups=False)
+        try:
+            trio.run(_run_tasks, parts, on_ready)
+        except BaseExceptionGroup as group:
+            raise _root_cause(group) from group
+
+
+def _root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that ended all tasks; the group itself where there were several."""
+    inner = group.exceptions
+    if len(inner) != 1:
+        return group
+    return _root_cause(inner[0]) if isinstance(inner[0], BaseExceptionGroup) else inner[0]
 
 
 async def _run_tasks(parts: Parts, on_ready: Callable[[], None]) -> None:
