@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +29,6 @@ from opfs.testing.embedder import WordHashEmbedder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from opfs.ports import Embedder
 
@@ -312,6 +314,34 @@ def test_a_vector_that_did_not_reach_the_disk_is_noticed(open_index, tmp_path: P
     recovered.append(events_of(["three", "one"], first=3))
     assert search(recovered, "three", limit=1) == [3]
     recovered.close()
+
+
+APPEND_FOREVER = """
+import sys
+from pathlib import Path
+from opfs.index.store import SqliteIndex
+from opfs.testing.embedder import WordHashEmbedder
+from tests.contract.test_index import events_of
+
+index = SqliteIndex(Path(sys.argv[1]), WordHashEmbedder())
+while True:
+    count = index.indexed_count
+    index.append(events_of([f"event {count + number}" for number in range(5)], first=count))
+    print(index.indexed_count, flush=True)
+"""
+
+
+def test_a_killed_process_loses_nothing_it_had_appended(tmp_path: Path):
+    command = [sys.executable, "-c", APPEND_FOREVER, str(tmp_path / "index")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+        acknowledged = [int(process.stdout.readline()) for _ in range(20)]
+        process.kill()
+        acknowledged += [int(line) for line in process.stdout.read().split()]
+    index = SqliteIndex(tmp_path / "index", WordHashEmbedder())
+    assert index.indexed_count >= acknowledged[-1]
+    assert search(index, f"event {acknowledged[-1] - 1}", limit=1) == [acknowledged[-1] - 1]
+    index.append(events_of(["one more"], first=index.indexed_count))
+    index.close()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
