@@ -16,8 +16,6 @@ connections of their own (opfs.index.readers).
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import sqlite3
 import threading
@@ -27,14 +25,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlite_utils import Database
 
-from opfs.core.names import ElementId
 from opfs.core.ranking import nearest
 from opfs.errors import IntegrityError, NoSpace, OpfsError, PoolError
 from opfs.index.columns import AccessTable, GrowingColumn
 from opfs.index.readers import Readers, ReadersClosed
+from opfs.index.rows import access_triple, event_row, load_events, storable, text_digest
 from opfs.index.schema import UnusableDatabase, migrate
 from opfs.index.vectors import VectorFile
-from opfs.ports import Hit, IndexedEvent
+from opfs.ports import Hit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from opfs.ports import Embedder
+    from opfs.ports import Embedder, IndexedEvent
 
 DATABASE_NAME = "events.db"
 VECTORS_NAME = "vectors.f32"
@@ -53,13 +51,6 @@ _APPEND_EVENTS = 256
 
 _SYNC_ROWS = 4096
 _REBUILD_HINT = "build it again: opfs index rebuild"
-
-_SELECT_EVENTS = """
-SELECT e.seq, e.height, e.plugin, e.element, e.op, e.time, e.actor, e.summary, t.text,
-       a.uid, a.gid, a.mode, e.event_hash
-FROM events AS e JOIN texts AS t ON t.row = e.text_row JOIN access AS a ON a.id = e.access_id
-WHERE e.seq IN (SELECT value FROM json_each(?))
-"""
 
 # How damaged bytes come out of sqlite3: as its errors, as text that is none (error messages too), or as values
 # that do not fit the column.
@@ -146,11 +137,11 @@ class SqliteIndex:
 
     def _load_events(self, readers: Readers, seqs: Sequence[int]) -> list[IndexedEvent]:
         with readers.borrow() as connection:
-            found = {row[0]: row for row in connection.execute(_SELECT_EVENTS, (json.dumps(seqs),))}
+            found = load_events(connection, seqs)
         missing = [seq for seq in seqs if seq not in found]
         if missing:
             raise IntegrityError(f"the index in {self._directory} has lost event {missing[0]}", hint=_REBUILD_HINT)
-        return [_event(*found[seq]) for seq in seqs]
+        return [found[seq] for seq in seqs]
 
     # --- changing: one thread at a time ------------------------------------------------------------------
 
@@ -188,21 +179,21 @@ class SqliteIndex:
         first = self._contents.count
         if [event.seq for event in events] != list(range(first, first + len(events))):
             raise ValueError(f"events to append must be numbered from {first} on, without gaps")
-        texts = {_digest(event.text): event.text for event in events}
+        texts = {text_digest(event.text): event.text for event in events}
         try:
             text_rows = self._known_rows(texts)
             new = {digest: text for digest, text in texts.items() if digest not in text_rows}
             checksums = self._write_vectors(list(new.values()))
             text_rows |= {digest: self._row_count + number for number, digest in enumerate(new)}
             # After this line: vectors that no row refers to; a crash here leaves them; overwritten by the next append.
-            access = self._contents.access.including([_triple(event) for event in events])
+            access = self._contents.access.including([access_triple(event) for event in events])
             with self._database.atomic():
                 self._insert(events, new, checksums, text_rows, access)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from error
         self._row_count += len(new)
-        self._text_rows.extend([text_rows[_digest(event.text)] for event in events])
-        self._access_numbers.extend([access.number(_triple(event)) for event in events])
+        self._text_rows.extend([text_rows[text_digest(event.text)] for event in events])
+        self._access_numbers.extend([access.number(access_triple(event)) for event in events])
         self._publish(events[-1].event_hash, access)
         if self._row_count - self._synced_rows >= _SYNC_ROWS:
             self._sync()
@@ -233,23 +224,11 @@ class SqliteIndex:
             for number, (uid, gid, mode) in enumerate(access.triples[known:])
         )
         self._database.table("texts").insert_all(
-            {"row": text_rows[digest], "sha256": digest, "crc32": crc, "text": _storable(text)}
+            {"row": text_rows[digest], "sha256": digest, "crc32": crc, "text": storable(text)}
             for (digest, text), crc in zip(new_texts.items(), checksums, strict=True)
         )
         self._database.table("events").insert_all(
-            {
-                "seq": event.seq,
-                "height": event.height,
-                "plugin": event.id.plugin,
-                "element": event.id.element,
-                "op": event.op,
-                "time": event.time,
-                "actor": _storable(event.actor),
-                "summary": _storable(event.summary),
-                "event_hash": event.event_hash,
-                "text_row": text_rows[_digest(event.text)],
-                "access_id": access.number(_triple(event)),
-            }
+            event_row(event, text_rows[text_digest(event.text)], access.number(access_triple(event)))
             for event in events
         )
 
@@ -395,24 +374,3 @@ class SqliteIndex:
 def _primary_code(error: Exception) -> int:
     """SQLite's result code without its extension; 0 for an error that is not SQLite's."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _event(
-    seq: int, height: int, plugin: str, element: str, op: str, time: str, actor: str, summary: str, text: str,
-    uid: int, gid: int, mode: int, event_hash: str,
-) -> IndexedEvent:  # fmt: skip
-    id = ElementId(plugin, element)
-    return IndexedEvent(seq, height, id, op, time, actor, summary, text, uid, gid, mode, event_hash)
-
-
-def _triple(event: IndexedEvent) -> tuple[int, int, int]:
-    return event.uid, event.gid, event.mode
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _storable(text: str) -> str:
-    """The text as SQLite can hold it: a process may call itself something that is no UTF-8."""
-    return text.encode("utf-8", "replace").decode("utf-8")
