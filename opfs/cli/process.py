@@ -96,7 +96,7 @@ def _wait_ready(daemon: subprocess.Popen[bytes], reports: socket.socket, config:
                 if status and status != shown:
                     click.echo(status, err=True)
                     shown = status
-                if fields.get("READY") == "1" and is_mounted(config.mount) and is_answering(config.mount):
+                if fields.get("READY") == "1" and is_serving(config):
                     return None
             elif ended in ready:
                 return daemon.wait()
@@ -146,6 +146,13 @@ def find_daemon(pool: Path) -> int | None:
         except OSError:
             continue  # it ended while we looked, or is not ours to look at
     return None
+
+
+def is_serving(config: Config) -> bool:
+    """Whether the mount answers and shows this pool and not another: its HEAD is a block of the pool."""
+    if not (is_mounted(config.mount) and is_answering(config.mount)):
+        return False
+    return (config.pool / "@chain" / os.readlink(config.mount / "chain" / "HEAD")).is_dir()
 
 
 def stop_daemon(pool: Path) -> int | None:

@@ -54,14 +54,16 @@ def mount(foreground: bool) -> None:
 
 
 def _start(config: Config, arguments: list[str], *, foreground: bool, create: bool) -> None:
-    from opfs.cli.process import find_daemon, start_in_background
+    from opfs.cli.process import find_daemon, is_serving, start_in_background
     from opfs.errors import PoolError
-    from opfs.fuse.mountpoint import is_answering, is_mounted
 
     pid = find_daemon(config.pool)
     if pid is not None:
-        if foreground or not (is_mounted(config.mount) and is_answering(config.mount)):
-            raise PoolError(f"the pool {config.pool} is in use by pid {pid}", hint="opfs status; opfs down ends it")
+        if foreground or not is_serving(config):
+            raise PoolError(
+                f"the pool {config.pool} is in use by pid {pid}",
+                hint=f"if it is not on {config.mount}, give its --mount; opfs down ends it",
+            )
         click.echo(f"opfs is up already on {config.mount} (pid {pid})")
     elif foreground:
         _run(config, create=create)
