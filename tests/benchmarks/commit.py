@@ -343,7 +343,7 @@ def print_results(trees: list[Measured], started: Started | None, verdicts: list
 def machine() -> str:
     with open("/proc/meminfo") as meminfo:
         kib = int(next(line for line in meminfo if line.startswith("MemTotal")).split()[1])
-    kernel, python = platform.release(), platform.python_version()
+    kernel, python = ".".join(platform.release().split(".")[:2]), platform.python_version()
     return f"{os.cpu_count()} CPUs, {kib >> 20} GiB of memory, Linux {kernel}, Python {python}"
 
 

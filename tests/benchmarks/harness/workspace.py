@@ -61,6 +61,7 @@ class Workspace:
         return root
 
     def _remove(self) -> None:
+        _unmount_below(self.path)  # what should be gone already, unless taking it away failed
         if self._keep:
             (self.path / "lock").unlink()  # what has no lock is never swept
             print(f"kept: {self.path}", file=sys.stderr)
@@ -82,13 +83,13 @@ def _sweep(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for image in path.glob("*.img"):
             stop_daemon(image.with_suffix(""))
-        for point in _mount_points_below(path):
-            if not recover_stale_mount(Path(point)):
-                subprocess.run(["umount", "--lazy", point], check=True)
+        _unmount_below(path)
         shutil.rmtree(path)
 
 
-def _mount_points_below(path: Path) -> list[str]:
-    """Innermost first."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in reversed(points) if Path(point).is_relative_to(path)]
+def _unmount_below(path: Path) -> None:
+    """Take every mount below `path` away, innermost first; their loop devices free themselves."""
+    points = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed(points):
+        if point.is_relative_to(path) and not recover_stale_mount(point):
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
