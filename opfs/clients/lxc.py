@@ -100,6 +100,10 @@ class LxcTools:
         """Ask the container's init to halt, and end it if it has not done so in time."""
         await self._run("lxc-stop", [*self._at(name), "--timeout", str(_STOP_GRACE_S)])
 
+    async def kill(self, name: str) -> None:
+        """End the container's processes at once."""
+        await self._run("lxc-stop", [*self._at(name), "--kill"])
+
     async def thaw(self, name: str) -> None:
         await self._run("lxc-unfreeze", self._at(name))
 

@@ -87,9 +87,11 @@ def _is_other_root(current: Document, desired: Document) -> bool:
 
 
 def _removal(element: str, current: Document) -> Iterator[Action]:
-    if current.get("state") != "stopped":
-        yield _stop(Kind.DELETE, element)
     root = current.get("rootfs")
+    if current.get("state") != "stopped":
+        # What is about to be destroyed need not be shut down in good order.
+        step, text = ("stop", "stop") if root else ("kill", "end")
+        yield Action(Kind.DELETE, element, step, f"{text} the container {element}", Safety.DISRUPTIVE, ("state",))
     lost = f"its root {root} is left alone" if root else "with everything in it"
     yield Action(Kind.DELETE, element, "destroy", f"destroy the container {element}, {lost}", Safety.DESTRUCTIVE)
 
@@ -121,7 +123,10 @@ def _changes(element: str, current: Document, wanted: Settled) -> Iterator[Actio
     at_start = tuple(key for key in changed if key in AT_START)
     is_up = state != "stopped"
     if is_up and (at_start or target == "stopped"):
-        yield _stop(Kind.MODIFY, element, bridges=bridges_of(wanted) if target == "running" else [])
+        # The bridges a later start needs are looked for before the stop, while nothing is lost yet.
+        details = {"bridges": bridges_of(wanted)} if target == "running" else {}
+        text = f"stop the container {element}"
+        yield Action(Kind.MODIFY, element, "stop", text, Safety.DISRUPTIVE, ("state",), details)
         is_up = False
     if at_start:
         yield Action(
@@ -169,14 +174,6 @@ def bridges_of(wanted: Mapping[str, Any]) -> list[str]:
 def _start(kind: Kind, element: str, wanted: Settled) -> Action:
     details = {"bridges": bridges_of(wanted)}
     return Action(kind, element, "start", f"start the container {element}", keys=("state",), details=details)
-
-
-def _stop(kind: Kind, element: str, bridges: list[str] | None = None) -> Action:
-    # The bridges a later start needs are looked for before the stop, while nothing is lost yet.
-    details = {"bridges": bridges or []}
-    return Action(
-        kind, element, "stop", f"stop the container {element}", Safety.DISRUPTIVE, keys=("state",), details=details
-    )
 
 
 def _text(key: str, value: Any) -> str:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import trio
 
-from opfs.clients.cgroup import CgroupLayout, read_value, write_value
 from opfs.clients.lxc import PACKAGES, TEMPLATES, ContainerState, LxcTools
 from opfs.core.action import Action, ApplyResult, Difference, Document, StateDiff
 from opfs.core.names import ElementId
@@ -25,14 +24,21 @@ from opfs.plugins.contract import ContractDefaults, PluginContext
 from opfs.plugins.lxc.accepts import LXC_NAME, check_document
 from opfs.plugins.lxc.config import (
     ConfigFile,
-    HostCgroups,
-    configured_limits,
     describe_config,
     edit_config,
     root_directory,
 )
-from opfs.plugins.lxc.limits import CONTROLLERS, FILES, PERIOD_FILE, decode_limits, encode_limit
-from opfs.plugins.lxc.plan import LIMITS, PLUGIN, bridges_of, compare_container, plan_container, settle
+from opfs.plugins.lxc.guest import keep_static_addresses
+from opfs.plugins.lxc.live import LiveLimits
+from opfs.plugins.lxc.plan import (
+    DEFAULT_TEMPLATE,
+    LIMITS,
+    PLUGIN,
+    bridges_of,
+    compare_container,
+    plan_container,
+    settle,
+)
 from opfs.ports import Capabilities
 
 if TYPE_CHECKING:
@@ -40,9 +46,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LXCPATH = Path("/var/lib/lxc")
 DEFAULT_CONFIG = Path("/etc/lxc/default.conf")
-_PAYLOAD = "lxc.payload"
 _STATE_WORDS = {"STOPPED": "stopped", "FROZEN": "frozen"}
-_NO_LIMIT: Mapping[str, str] = {"memory": "-1", "swap": "-1", "cpulimit": "-1"}
 
 
 class LxcPlugin(ContractDefaults):
@@ -64,13 +68,8 @@ class LxcPlugin(ContractDefaults):
         self._tools = LxcTools(lxcpath)
         self._forbidden = tuple(map(str, (*forbidden_paths, lxcpath)))
         self._default_config = default_config
-        self._layout = CgroupLayout.detect()
-        self.host = HostCgroups(
-            versions=self._layout.versions(),
-            has_swap=self._layout.has_swap_limit(),
-            has_bandwidth=self._layout.has_bandwidth_limit(),
-            cpu_count=os.cpu_count() or 1,
-        )
+        self._live = LiveLimits()
+        self.host = self._live.host
 
     @classmethod
     def from_context(cls, context: PluginContext) -> Self:
@@ -148,25 +147,12 @@ class LxcPlugin(ContractDefaults):
         document["state"] = _STATE_WORDS.get(state.word, "running")
         if state.init_pid:
             configured = {key: document.pop(key) for key in LIMITS if key in document}
-            live = self._live_limits(state.init_pid, configured)
+            live = self._live.read(state.init_pid, configured)
             document |= live
             pending = {key: configured.get(key) for key in LIMITS if configured.get(key) != live.get(key)}
             if pending:
                 document["pending"] = pending
         return document
-
-    def _live_limits(self, init_pid: int, configured: Mapping[str, Any]) -> dict[str, Any]:
-        groups = self._layout.groups_of(init_pid, _PAYLOAD)
-        if not groups:
-            return dict(configured)
-        live = decode_limits(
-            lambda controller, file: read_value(groups[controller], file) if controller in groups else None,
-            self.host.versions,
-        )
-        if live.get("cores") == self.host.cpu_count and configured.get("cores") is None:
-            # Version 1 has no word for "all CPUs": a group without a limit lists every one.
-            del live["cores"]
-        return live
 
     def _read_config(self, name: str) -> ConfigFile:
         return ConfigFile.parse((self.lxcpath / name / "config").read_text(errors="surrogateescape"))
@@ -178,7 +164,8 @@ class LxcPlugin(ContractDefaults):
             "create": self._create,
             "start": self._start,
             "stop": self._stop,
-            "thaw": self._thaw,
+            "kill": self._kill,
+            "thaw": self._start,
             "destroy": self._destroy,
             "set-at-start": self._configure,
             "set-limits": self._set_limits,
@@ -253,11 +240,15 @@ class LxcPlugin(ContractDefaults):
         if state.word == "FROZEN":
             await self._tools.thaw(name)
         else:
+            await trio.to_thread.run_sync(self._prepare_guest, name)
             await self._tools.start(name)
         return f"started the container {name}"
 
-    async def _thaw(self, name: str, details: Mapping[str, Any]) -> str:
-        return await self._start(name, details)
+    def _prepare_guest(self, name: str) -> None:
+        config = self._read_config(name)
+        has_addresses = any(key.endswith(".ipv4.address") for key, _ in config.entries())
+        if has_addresses and config.notes().get("ostemplate") == DEFAULT_TEMPLATE:
+            keep_static_addresses(self.lxcpath / name / "rootfs")
 
     async def _stop(self, name: str, details: Mapping[str, Any]) -> str:
         _check_bridges(details)
@@ -266,11 +257,18 @@ class LxcPlugin(ContractDefaults):
         await self._tools.stop(name)
         return f"stopped the container {name}"
 
+    async def _kill(self, name: str, details: Mapping[str, Any]) -> str:
+        del details
+        if (await self._state(name)).word == "STOPPED":
+            return f"the container {name} was stopped"
+        await self._tools.kill(name)
+        return f"ended the container {name}"
+
     async def _destroy(self, name: str, details: Mapping[str, Any]) -> str:
         del details
         if not await trio.to_thread.run_sync((self.lxcpath / name).exists):
             return f"the container {name} was gone"
-        await self._stop(name, {})
+        await self._kill(name, {})
         await self._remove(name)
         return f"destroyed the container {name}"
 
@@ -303,55 +301,15 @@ class LxcPlugin(ContractDefaults):
         # The configuration first: after a crash between the two, an observation shows the limits as pending.
         await self._configure(name, details)
         state = await self._state(name)
-        groups = self._layout.groups_of(state.init_pid, _PAYLOAD) if state.init_pid else {}
         try:
-            for controller, file, value in self._live_writes(name, settings, groups):
-                write_value(groups[controller], file, value)
+            is_live = bool(state.init_pid) and self._live.write(name, state.init_pid, settings)
         except ApplyFailed:
             # So that a failure leaves the configuration as it was, and the caller one thing less to undo.
             await self._write_config(name, before)
             raise
-        where = "live and in the configuration" if groups else "in the configuration"
+        where = "live and in the configuration" if is_live else "in the configuration"
         words = ", ".join(f"{key} {'none' if value is None else value}" for key, value in settings.items())
         return f"set {words} of {name} {where}"
-
-    def _live_writes(
-        self, name: str, settings: Mapping[str, Any], groups: Mapping[str, Path]
-    ) -> list[tuple[str, str, str]]:
-        """What to write where, in an order that the kernel takes; nothing that is right already."""
-        configured = configured_limits(self._read_config(name), self.host)
-        live = decode_limits(
-            lambda controller, file: read_value(groups[controller], file) if controller in groups else None,
-            self.host.versions,
-        )
-        keys = [key for key in LIMITS if CONTROLLERS[key] in groups and self._can_limit(key)]
-        if (settings.get("memory") or 1 << 62) >= (live.get("memory") or 1 << 62):
-            # Version 1 wants memory <= memory plus swap after every single write: when memory grows, the sum
-            # goes first.
-            keys.sort(key=lambda key: key != "swap")
-        writes = []
-        for key in keys:
-            controller = CONTROLLERS[key]
-            version = self.host.versions[controller]
-            group, file = groups[controller], FILES[key, version]
-            value = encode_limit(key, settings, version, element=name, host_cpu_count=self.host.cpu_count)
-            if configured.get(key) == live.get(key) and not (key == "swap" and version == 1):
-                continue
-            if value is None:
-                value = self._no_limit(key, version)
-            elif key == "cpulimit" and version == 1:
-                writes.append((controller, PERIOD_FILE, "100000"))
-            if read_value(group, file) != value:
-                writes.append((controller, file, value))
-        return writes
-
-    def _can_limit(self, key: str) -> bool:
-        return (key != "swap" or self.host.has_swap) and (key != "cpulimit" or self.host.has_bandwidth)
-
-    def _no_limit(self, key: str, version: int) -> str:
-        if key == "cores":
-            return f"0-{self.host.cpu_count - 1}" if self.host.cpu_count > 1 else "0"
-        return _NO_LIMIT[key] if version == 1 else "max"
 
     async def _state(self, name: str) -> ContainerState:
         return (await self._tools.list_states(name)).get(name, ContainerState("STOPPED", 0))
