@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from opfs.btrfs.mounts import mount_at
 from opfs.cli.process import find_daemon
+from opfs.config import load_config
 
 pytestmark = pytest.mark.needs("root", "btrfs", "loop", "fuse")
 
@@ -24,6 +26,7 @@ class Place:
     def __init__(self, directory):
         self.pool, self.mount = directory / "pool", directory / "mnt"
         self.image = directory / "pool.img"
+        self.runtime = load_config({"pool": self.pool}, {}).runtime
 
     def opfs(self, *arguments, check=True, **environment):
         variables = {name: value for name, value in os.environ.items() if not name.startswith(("OPFS_", "OPDBUS_"))}
@@ -71,6 +74,7 @@ def place(work_dir):
     yield place
     place.opfs("down")
     assert place.loop_devices() == ""
+    shutil.rmtree(place.runtime, ignore_errors=True)
 
 
 @pytest.fixture
@@ -195,6 +199,7 @@ def test_two_pools_side_by_side(up, work_dir):
         assert done.returncode == 6
     finally:
         other.opfs("down")
+        shutil.rmtree(other.runtime, ignore_errors=True)
     assert (up.mount / "status").read_text()
 
 
