@@ -85,7 +85,7 @@ class DocumentFile(File):
             writer = services.documents.creator(self.id)
         if writer is None and entry is None:
             raise NotFound(f"{self.id} does not exist")
-        with services.submissions.recorded(self.id, self.path, services.identify(caller)):
+        with services.submissions.recorded(self.id, self.path, caller):
             if changes.size is not None:
                 if writer is not None and writer is handle:
                     await writer.truncate(changes.size, caller)
@@ -163,9 +163,8 @@ class DocumentFile(File):
             for writer in own:
                 writer.remove()
             return
-        actor = services.identify(caller)
-        with services.submissions.recorded(self.id, self.path, actor):
-            await services.submissions.commit(Change(self.id, None), actor=actor)
+        with services.submissions.recorded(self.id, self.path, caller):
+            await services.submissions.commit(Change(self.id, None), actor=services.identify(caller))
 
     @property
     def path(self) -> str:
@@ -193,7 +192,7 @@ class DocumentFile(File):
     async def set_xattr(self, name: str, value: bytes, caller: Caller) -> None:
         """Note something for the caller's next commit of this element."""
         submissions = self.services.submissions
-        with submissions.recorded(self.id, self.path, self.services.identify(caller)):
+        with submissions.recorded(self.id, self.path, caller):
             note = submissions.note(caller.uid, self.id)
             head = self.services.sequencer.catalog.head
             submissions.set_note(caller.uid, self.id, with_xattr(note, name, value, head))

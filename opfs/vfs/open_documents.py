@@ -51,11 +51,12 @@ class OpenDocuments:
         self._writers.setdefault(writer.id, []).append(writer)
 
     def remove_writer(self, writer: DocumentWriter) -> None:
+        if self.is_hidden(writer.id):
+            self.hide(writer.id)
         writers = self._writers[writer.id]
         writers.remove(writer)
         if not writers:
             del self._writers[writer.id]
-        self.keep_hidden(writer.id)
 
     def writers(self, id: ElementId) -> Sequence[DocumentWriter]:
         return self._writers.get(id, ())
@@ -94,18 +95,13 @@ class OpenDocuments:
     def hide(self, id: ElementId) -> None:
         """The name is free until the document is written again, or comes back by itself.
 
-        It does not come back while somebody is writing it, however long a plugin takes: vim answers a
-        failed write by removing the name, and would remove the document.
+        It does not come back while somebody is writing it, however long a plugin takes, and gets its full
+        time again when that has failed: vim then removes the name, and would remove the document.
         """
         self._hidden[id] = trio.current_time() + HIDDEN_S
 
     def show(self, id: ElementId) -> None:
         self._hidden.pop(id, None)
-
-    def keep_hidden(self, id: ElementId) -> None:
-        """Give a document that is hidden its full time again: somebody is still at it."""
-        if self.is_hidden(id):
-            self.hide(id)
 
     def is_hidden(self, id: ElementId) -> bool:
         deadline = self._hidden.get(id)

@@ -23,7 +23,7 @@ import trio
 from opfs.commit.change import Change
 from opfs.core.document import MAX_DOCUMENT_BYTES
 from opfs.core.names import ElementId, element_of_file, is_draft
-from opfs.errors import Busy, InvalidRequest, NotFound, TooLarge
+from opfs.errors import Busy, InvalidRequest, NotFound, OpfsError, TooLarge
 from opfs.vfs.documents import DocumentFile
 from opfs.vfs.notes import NO_NOTE, from_xattrs
 
@@ -53,11 +53,9 @@ async def rename(services: Services, source: NodeKey, target: NodeKey, flags: in
 
 
 async def _install(services: Services, source: NodeKey, target: NodeKey, flags: int, caller: Caller) -> None:
-    """Commit a draft. Refused, it stays where it is, and a hidden document stays hidden a while longer: vim
-    now removes the target's name and puts the old version back, and must not find something to remove."""
-    store, actor = services.drafts.store, services.identify(caller)
-    draft = await trio.to_thread.run_sync(store.read, source[1], source[2], MAX_DOCUMENT_BYTES)
-    with services.submissions.recorded(_id_of(target), "/".join(target), actor, lambda: draft.content):
+    """Commit a draft. Refused, it stays where it is, and a hidden document stays hidden a while longer."""
+    draft = await trio.to_thread.run_sync(services.drafts.store.read, source[1], source[2], MAX_DOCUMENT_BYTES)
+    with services.submissions.recorded(_id_of(target), "/".join(target), caller, content=lambda: draft.content):
         document = DocumentFile(target, services)
         if flags & RENAME_NOREPLACE and document.is_seen_by(caller):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target[2])
@@ -68,10 +66,15 @@ async def _install(services: Services, source: NodeKey, target: NodeKey, flags: 
             )
         note = from_xattrs(draft.xattrs, services.sequencer.catalog.head)
         change = Change(document.id, draft.content, draft.attributes)
+        was_hidden = services.documents.is_hidden(document.id)
         try:
-            await services.submissions.commit(change, actor=actor, note=note if note != NO_NOTE else None)
-        finally:
-            services.documents.keep_hidden(document.id)
+            await services.submissions.commit(
+                change, actor=services.identify(caller), note=note if note != NO_NOTE else None
+            )
+        except OpfsError:
+            if was_hidden:
+                services.documents.hide(document.id)
+            raise
     try:
         await services.drafts.unlink(source[1], source[2])
     except OSError:
@@ -82,7 +85,7 @@ async def _install(services: Services, source: NodeKey, target: NodeKey, flags: 
 async def _set_aside(services: Services, source: NodeKey, target: NodeKey, flags: int, caller: Caller) -> None:
     """What vim and emacs do with the old version before they write the new one: never a delete."""
     document = DocumentFile(source, services)
-    with services.submissions.recorded(document.id, document.path, services.identify(caller)):
+    with services.submissions.recorded(document.id, document.path, caller):
         entry = _committed(document, caller)
         content = await services.sequencer.read_document(document.id)
     store = services.drafts.store
@@ -94,17 +97,17 @@ async def _move(services: Services, source: NodeKey, target: NodeKey, flags: int
     """Create and delete; both elements' plugins have a say, and the rules of deletes apply."""
     if source == target:
         return
-    actor = services.identify(caller)
     old = DocumentFile(source, services)
-    with services.submissions.recorded(old.id, old.path, actor):
+    with services.submissions.recorded(old.id, old.path, caller):
         entry = _committed(old, caller)
         content = await services.sequencer.read_document(old.id)
-    with services.submissions.recorded(_id_of(target), "/".join(target), actor, lambda: content):
+    with services.submissions.recorded(_id_of(target), "/".join(target), caller, content=lambda: content):
         new = DocumentFile(target, services)
         if flags & RENAME_NOREPLACE and new.is_seen_by(caller):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target[2])
         create = Change(new.id, content, entry.attributes)
-        await services.submissions.commit(create, Change(old.id, None, base_event=entry.last_event), actor=actor)
+        delete = Change(old.id, None, base_event=entry.last_event)
+        await services.submissions.commit(create, delete, actor=services.identify(caller))
 
 
 def _committed(document: DocumentFile, caller: Caller) -> Entry:

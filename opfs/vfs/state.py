@@ -1,7 +1,8 @@
 """/state, the writable tree: the installed plugins, and in each the documents and the drafts.
 
 Lists and finds names; what a file does is in opfs.vfs.documents and opfs.vfs.drafts, what a rename means in
-opfs.vfs.renames. Trio thread only. Names are never cached by the kernel: who may see one depends on the caller.
+opfs.vfs.renames. Trio thread only. The names of documents and drafts are never cached by the kernel: who may see
+one depends on the caller. The directories are: that saves a round trip for each component of every path.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from opfs.errors import InvalidRequest, NotFound, ReadOnly, Rejected
 from opfs.ports import FileAttributes
 from opfs.vfs.documents import DocumentFile
 from opfs.vfs.drafts import Drafts
-from opfs.vfs.node import Directory
+from opfs.vfs.node import FOREVER, CachePolicy, Directory
 from opfs.vfs.open_documents import OpenDocuments
 from opfs.vfs.renames import rename
 from opfs.vfs.services import Services
@@ -48,12 +49,16 @@ class StateDirectory(Directory):
         documents = OpenDocuments()
         self.services = Services(
             sequencer=sequencer,
-            submissions=Submissions(sequencer, refusals, documents),
+            submissions=Submissions(sequencer, refusals, documents, identify),
             documents=documents,
             drafts=Drafts(drafts, lambda: sequencer.catalog.head),
             identify=identify,
             clock=clock,
         )
+
+    @property
+    def cache(self) -> CachePolicy:
+        return FOREVER
 
     def cached(self, changed: Iterable[ElementId]) -> list[NodeKey]:
         """Of these elements' files, those that readers have open, so that the kernel may have pages of them."""
@@ -85,6 +90,10 @@ class PluginDirectory(Directory):
     """/state/<plugin>."""
 
     services: Services
+
+    @property
+    def cache(self) -> CachePolicy:
+        return FOREVER
 
     @property
     def plugin(self) -> str:
@@ -121,7 +130,7 @@ class PluginDirectory(Directory):
     async def create(self, name: str, mode: int, flags: int, caller: Caller) -> tuple[File, Handle]:
         if is_draft(name):
             return await self.services.drafts.create(self.plugin, name, mode, flags, caller)
-        with self.services.submissions.recorded(None, "/".join((*self.key, name)), self.services.identify(caller)):
+        with self.services.submissions.recorded(None, "/".join((*self.key, name)), caller):
             document = self._document(name)
         if document.is_seen_by(caller):
             if flags & os.O_EXCL:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opfs.commit.sequencer import Sequencer
     from opfs.core.actor import Actor
     from opfs.core.names import BlockName, ElementId
+    from opfs.vfs.node import Caller
     from opfs.vfs.notes import Note
     from opfs.vfs.open_documents import OpenDocuments
 
@@ -28,10 +29,17 @@ if TYPE_CHECKING:
 class Submissions:
     """The way from /state to the sequencer."""
 
-    def __init__(self, sequencer: Sequencer, refusals: Refusals, documents: OpenDocuments) -> None:
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        refusals: Refusals,
+        documents: OpenDocuments,
+        identify: Callable[[Caller], Actor],
+    ) -> None:
         self._sequencer = sequencer
         self._refusals = refusals
         self._documents = documents
+        self._identify = identify
         self._notes: dict[tuple[int, ElementId], Note] = {}
 
     async def commit(self, *changes: Change, actor: Actor, note: Note | None = None) -> BlockName:
@@ -45,6 +53,7 @@ class Submissions:
         block = await self._sequencer.submit(Request(based, actor, message))
         for change in changes:
             self._documents.show(change.id)
+            self._refusals.clear(change.id)
             self._notes.pop((actor.uid, change.id), None)
         return block
 
@@ -78,11 +87,27 @@ class Submissions:
 
     @contextmanager
     def recorded(
-        self, id: ElementId | None, path: str, actor: Actor, content: Callable[[], bytes] | None = None
+        self,
+        id: ElementId | None,
+        path: str,
+        caller: Caller,
+        *,
+        actor: Actor | None = None,
+        content: Callable[[], bytes] | None = None,
     ) -> Iterator[None]:
-        """Record an OpfsError that leaves the block, with the bytes it is about, and let it go on."""
+        """Record an OpfsError that leaves the block, with the bytes it is about, and let it go on.
+
+        `actor` is who the caller was when it could still be asked.
+        """
         try:
             yield
         except OpfsError as error:
-            self._refusals.record(error, path=path, id=id, content=content() if content else None, actor=actor)
+            self._refusals.record(
+                error,
+                path=path,
+                id=id,
+                content=content() if content else None,
+                actor=actor or self._identify(caller),
+                gid=caller.gid,
+            )
             raise

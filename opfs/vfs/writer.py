@@ -20,6 +20,8 @@ from opfs.vfs.open_documents import process_of
 from opfs.vfs.staged import StagedBytes
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from opfs.commit.sequencer import Sequencer
     from opfs.core.actor import Actor
     from opfs.core.names import ElementId
@@ -110,7 +112,7 @@ class DocumentWriter(Handle):
         async with self._turn:
             undo = None
             try:
-                with self.submissions.recorded(self.id, self.path, self.actor, self.staged.content):
+                with self._recorded():
                     if self._is_removed:
                         raise Stale(f"{self.id} was removed while it was being written", hint="open it again")
                     # the kernel's idea of the end is that of the committed document
@@ -130,7 +132,7 @@ class DocumentWriter(Handle):
 
     async def truncate(self, size: int, caller: Caller) -> None:
         async with self._turn:
-            with self.submissions.recorded(self.id, self.path, self.actor, self.staged.content):
+            with self._recorded():
                 if self.staged.resize(size):
                     self._touch()
 
@@ -158,9 +160,9 @@ class DocumentWriter(Handle):
 
     # --- inside ------------------------------------------------------------------------------------------
 
-    @property
-    def path(self) -> str:
-        return f"state/{self.id.path}"
+    def _recorded(self) -> AbstractContextManager[None]:
+        path, content = f"state/{self.id.path}", self.staged.content
+        return self.submissions.recorded(self.id, path, self.caller, actor=self.actor, content=content)
 
     def _touch(self) -> None:
         self.is_dirty = True
@@ -171,7 +173,7 @@ class DocumentWriter(Handle):
         if not self.is_dirty or not len(self.staged):
             return
         try:
-            with self.submissions.recorded(self.id, self.path, self.actor, self.staged.content):
+            with self._recorded():
                 await self._commit()
         except OpfsError as error:
             self._refusal = error
