@@ -3,8 +3,12 @@
 Documents are first settled: a key that is left out gets its default, so that a document says the same
 whatever was there before. `state`, `ostemplate`, `rootfs` and `unprivileged` are the exceptions: left out,
 they stay as they are. What LXC reads only at a start (name, network) is changed while the container is
-stopped, in the order stop, change, start: a crash in between leaves a stopped container, which the next
-observation sees, and never a running one that silently differs from its configuration.
+stopped, in the order stop, change, start: a crash in between leaves a stopped container, never a running one
+that silently differs from its configuration.
+
+An observation may hold `pending`: what the configuration says and the container is not. Limits are pending
+between the two writes that change them, and `state` is between a stop and the start that belongs to it; so
+the next plan finishes what a crash cut short.
 """
 
 from __future__ import annotations
@@ -80,6 +84,8 @@ def compare_container(element: str, desired: Document, observed: Document) -> It
             yield Difference(join_pointer([key]), value, found.get(key))
         elif key in pending:
             yield Difference(join_pointer(["pending", key]), value, pending[key])
+    if "state" in pending and "state" not in wanted:
+        yield Difference("/state", pending["state"], observed.get("state"))
 
 
 def _is_other_root(current: Document, desired: Document) -> bool:
@@ -119,15 +125,17 @@ def _changes(element: str, current: Document, wanted: Settled) -> Iterator[Actio
     pending = current.get("pending", {})
     changed = [key for key in (*AT_START, *LIMITS, *OPTIONS) if wanted[key] != now[key] or key in pending]
     state = current.get("state")
-    target = wanted.get("state", "stopped" if state == "stopped" else "running")
+    target = wanted.get("state", "stopped" if state == "stopped" and "state" not in pending else "running")
     at_start = tuple(key for key in changed if key in AT_START)
     is_up = state != "stopped"
     if is_up and (at_start or target == "stopped"):
         # The bridges a later start needs are looked for before the stop, while nothing is lost yet.
-        details = {"bridges": bridges_of(wanted)} if target == "running" else {}
+        details = {"restart": True, "bridges": bridges_of(wanted)} if target == "running" else {}
         text = f"stop the container {element}"
         yield Action(Kind.MODIFY, element, "stop", text, Safety.DISRUPTIVE, ("state",), details)
         is_up = False
+    elif target == "stopped" and "state" in pending:
+        yield Action(Kind.MODIFY, element, "stop", f"leave the container {element} stopped", keys=("state",))
     if at_start:
         yield Action(
             Kind.MODIFY,

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 DEFAULT_LXCPATH = Path("/var/lib/lxc")
 DEFAULT_CONFIG = Path("/etc/lxc/default.conf")
+_RESTART = "restart"
+"""The note in a configuration that a stopped container was only stopped to be started again."""
 _STATE_WORDS = {"STOPPED": "stopped", "FROZEN": "frozen"}
 
 
@@ -152,6 +154,8 @@ class LxcPlugin(ContractDefaults):
             pending = {key: configured.get(key) for key in LIMITS if configured.get(key) != live.get(key)}
             if pending:
                 document["pending"] = pending
+        elif config.notes().get(_RESTART):
+            document["pending"] = {"state": "running"}
         return document
 
     def _read_config(self, name: str) -> ConfigFile:
@@ -235,6 +239,7 @@ class LxcPlugin(ContractDefaults):
     async def _start(self, name: str, details: Mapping[str, Any]) -> str:
         state = await self._state(name)
         if state.word == "RUNNING":
+            await self._note(name, {_RESTART: False})
             return f"the container {name} was running"
         _check_bridges(details)
         if state.word == "FROZEN":
@@ -242,6 +247,7 @@ class LxcPlugin(ContractDefaults):
         else:
             await trio.to_thread.run_sync(self._prepare_guest, name)
             await self._tools.start(name)
+        await self._note(name, {_RESTART: False})
         return f"started the container {name}"
 
     def _prepare_guest(self, name: str) -> None:
@@ -252,6 +258,8 @@ class LxcPlugin(ContractDefaults):
 
     async def _stop(self, name: str, details: Mapping[str, Any]) -> str:
         _check_bridges(details)
+        # After this line a crash leaves a note that the container is to run again; the next plan starts it.
+        await self._note(name, {_RESTART: bool(details.get("restart"))})
         if (await self._state(name)).word == "STOPPED":
             return f"the container {name} was stopped"
         await self._tools.stop(name)
@@ -310,6 +318,12 @@ class LxcPlugin(ContractDefaults):
         where = "live and in the configuration" if is_live else "in the configuration"
         words = ", ".join(f"{key} {'none' if value is None else value}" for key, value in settings.items())
         return f"set {words} of {name} {where}"
+
+    async def _note(self, name: str, notes: Mapping[str, Any]) -> None:
+        config = await trio.to_thread.run_sync(self._read_config, name)
+        noted = config.with_notes(notes)
+        if noted != config:
+            await self._write_config(name, noted)
 
     async def _state(self, name: str) -> ContainerState:
         return (await self._tools.list_states(name)).get(name, ContainerState("STOPPED", 0))
