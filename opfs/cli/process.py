@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from opfs.btrfs.mounts import parse_mountinfo
 from opfs.config import RUNTIME_ROOT
 from opfs.errors import OpfsError, PoolError
-from opfs.fuse.mountpoint import is_answering, is_mounted
+from opfs.fuse.mountpoint import MOUNT_TYPE, is_answering, is_mounted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LOG_LIMIT_BYTES = 16 << 20
 STOP_TIMEOUT_S = 90.0
+SETTLE_TIMEOUT_S = 10.0
 
 
 class DaemonFailed(OpfsError):
@@ -96,7 +98,7 @@ def _wait_ready(daemon: subprocess.Popen[bytes], reports: socket.socket, config:
                 if status and status != shown:
                     click.echo(status, err=True)
                     shown = status
-                if fields.get("READY") == "1" and is_serving(config):
+                if fields.get("READY") == "1" and is_serving(config.pool, config.mount):
                     return None
             elif ended in ready:
                 return daemon.wait()
@@ -148,11 +150,37 @@ def find_daemon(pool: Path) -> int | None:
     return None
 
 
-def is_serving(config: Config) -> bool:
+def is_serving(pool: Path, mount: Path) -> bool:
     """Whether the mount answers and shows this pool and not another: its HEAD is a block of the pool."""
-    if not (is_mounted(config.mount) and is_answering(config.mount)):
+    if not (is_mounted(mount) and is_answering(mount)):
         return False
-    return (config.pool / "@chain" / os.readlink(config.mount / "chain" / "HEAD")).is_dir()
+    return (pool / "@chain" / os.readlink(mount / "chain" / "HEAD")).is_dir()
+
+
+def settled_daemon(pool: Path) -> int | None:
+    """Like `find_daemon`, but one that is just starting or ending is given time to serve or to be gone.
+
+    After an unmount by others the daemon ends by itself, and until then holds the lock.
+    """
+    give_up_at = time.monotonic() + SETTLE_TIMEOUT_S
+    while (pid := find_daemon(pool)) is not None and time.monotonic() < give_up_at:
+        table = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+        if any(mount.fs_type == MOUNT_TYPE and is_serving(pool, mount.mount_point) for mount in table):
+            break
+        _wait_ended(pid, 0.1)
+    return pid
+
+
+def _wait_ended(pid: int, timeout_s: float) -> bool:
+    """Wait for the end of a process that is not ours; whether it came in time."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([process], [], [], timeout_s)[0])
+    finally:
+        os.close(process)
 
 
 def stop_daemon(pool: Path) -> int | None:

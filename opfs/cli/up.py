@@ -54,12 +54,12 @@ def mount(foreground: bool) -> None:
 
 
 def _start(config: Config, arguments: list[str], *, foreground: bool, create: bool) -> None:
-    from opfs.cli.process import find_daemon, is_serving, start_in_background
+    from opfs.cli.process import find_daemon, is_serving, settled_daemon, start_in_background
     from opfs.errors import PoolError
 
-    pid = find_daemon(config.pool)
+    pid = settled_daemon(config.pool)
     if pid is not None:
-        if foreground or not is_serving(config):
+        if foreground or not is_serving(config.pool, config.mount):
             raise PoolError(
                 f"the pool {config.pool} is in use by pid {pid}",
                 hint=f"if it is not on {config.mount}, give its --mount; opfs down ends it",

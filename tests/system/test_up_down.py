@@ -167,6 +167,13 @@ def test_an_unmount_by_others_ends_the_daemon(up):
     assert up.daemon() is None
 
 
+def test_a_mount_right_after_an_unmount_by_others_waits_for_the_daemon_to_end(up):
+    first = up.daemon()
+    subprocess.run(["umount", up.mount], check=True)
+    up.opfs("mount")
+    assert up.daemon() not in (None, first)
+
+
 def test_the_origin_is_fixed_when_the_pool_is_made(up):
     up.opfs("down")
     done = up.opfs("up", "--origin", "other.example/opfs", check=False)
