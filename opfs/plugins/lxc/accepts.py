@@ -63,6 +63,8 @@ def _check_rootfs(path: str, forbidden: Sequence[str]) -> None:
     parts = path.split("/")[1:]
     if any(part in ("", ".", "..") for part in parts):
         refuse("/rootfs", f"{path!r} is not a plain path", "no empty, '.' or '..' parts and no slash at the end")
+    if not path.isprintable():
+        refuse("/rootfs", f"{path!r} has characters that cannot be shown", "use printable characters")
     if ":" in path:
         refuse("/rootfs", f"{path!r} has a colon, which LXC takes for the name of a storage", "rename the directory")
     if path in _WHOLE_SYSTEM:
