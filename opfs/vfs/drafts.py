@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from opfs.vfs.draft_store import DraftStore
     from opfs.vfs.node import AttributeChanges, Caller, NodeKey
 
+RENAME_EXCHANGE = 2
+
 
 @dataclass(slots=True)
 class Drafts:
@@ -53,7 +55,12 @@ class Drafts:
 
     async def rename(self, plugin: str, name: str, target_plugin: str, target_name: str, flags: int) -> None:
         await trio.to_thread.run_sync(self.store.rename, plugin, name, target_plugin, target_name, flags)
-        self._move(("state", plugin, name), ("state", target_plugin, target_name))
+        source, target = ("state", plugin, name), ("state", target_plugin, target_name)
+        moved, met = self._open.pop(source, []), self._open.pop(target, []) if flags & RENAME_EXCHANGE else []
+        for handles, key in ((moved, target), (met, source)):
+            for handle in handles:
+                handle.key = key
+                self.opened(handle)
 
     def opened(self, handle: DraftHandle) -> None:
         self._open.setdefault(handle.key, []).append(handle)
@@ -65,11 +72,6 @@ class Drafts:
 
     def open_file(self, key: NodeKey) -> DraftHandle | None:
         return self._open.get(key, [None])[-1]
-
-    def _move(self, key: NodeKey, target: NodeKey) -> None:
-        for handle in self._open.pop(key, []):
-            handle.key = target
-            self.opened(handle)
 
 
 @dataclass(slots=True)

@@ -57,8 +57,7 @@ async def _install(services: Services, source: NodeKey, target: NodeKey, flags: 
     draft = await trio.to_thread.run_sync(services.drafts.store.read, source[1], source[2], MAX_DOCUMENT_BYTES)
     with services.submissions.recorded(_id_of(target), "/".join(target), caller, content=lambda: draft.content):
         document = DocumentFile(target, services)
-        if flags & RENAME_NOREPLACE and document.is_seen_by(caller):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target[2])
+        _check_free(document, flags, caller)
         if draft.is_cut:
             raise TooLarge(
                 f"the draft {source[2]} is larger than a document",
@@ -95,19 +94,23 @@ async def _set_aside(services: Services, source: NodeKey, target: NodeKey, flags
 
 async def _move(services: Services, source: NodeKey, target: NodeKey, flags: int, caller: Caller) -> None:
     """Create and delete; both elements' plugins have a say, and the rules of deletes apply."""
-    if source == target:
-        return
     old = DocumentFile(source, services)
     with services.submissions.recorded(old.id, old.path, caller):
         entry = _committed(old, caller)
         content = await services.sequencer.read_document(old.id)
     with services.submissions.recorded(_id_of(target), "/".join(target), caller, content=lambda: content):
         new = DocumentFile(target, services)
-        if flags & RENAME_NOREPLACE and new.is_seen_by(caller):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target[2])
+        _check_free(new, flags, caller)
+        if new.id == old.id:
+            return
         create = Change(new.id, content, entry.attributes)
         delete = Change(old.id, None, base_event=entry.last_event)
         await services.submissions.commit(create, delete, actor=services.identify(caller))
+
+
+def _check_free(document: DocumentFile, flags: int, caller: Caller) -> None:
+    if flags & RENAME_NOREPLACE and document.is_seen_by(caller):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), document.key[2])
 
 
 def _committed(document: DocumentFile, caller: Caller) -> Entry:
