@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,23 +31,31 @@ if TYPE_CHECKING:
     from opfs.vfs.node import Caller, Node, NodeKey
 
 HEAD = "HEAD"
+HEADER = "block.json"
+
+TIMES_BUDGET_S = 0.2
+"""How long one listing may ask the disk when blocks were made; from memory it takes 10 µs a block."""
+
+UNTIL_KNOWN = CachePolicy(entry_timeout_s=FOREVER.entry_timeout_s)
+"""The kernel may keep the name, but asks for the attributes again."""
 
 
 @dataclass(slots=True)
 class ChainDirectory(ReadOnlyDirectory):
-    """All blocks, lowest first.
+    """All blocks, lowest first: `blocks` gives them in that order, `block_path` where a block lies.
 
-    `blocks` gives them in that order, `block_path` where a block lies, `block_time_ns` when it was made, as far
-    as that is known without asking a disk (a listing of 10,000 blocks asks for all of them), else 0.
+    When a block was made is asked of the disk once and remembered. A listing asks for at most `TIMES_BUDGET_S`,
+    newest first: a chain of thousands on a cold disk lists at once, and shows the other times the next time.
     """
 
     blocks: Callable[[], Sequence[BlockName]]
     block_path: Callable[[BlockName], Path]
-    block_time_ns: Callable[[BlockName], int] = field(default=lambda name: 0)
+    _times_ns: dict[BlockName, int] = field(default_factory=dict, init=False)
 
     async def lookup(self, name: str, caller: Caller) -> Node:
         blocks = self.blocks()
         if name == HEAD and blocks:
+            await self._learn_times(blocks[-1:])
             return self._head(blocks[-1])
         try:
             block = BlockName.parse(name)
@@ -55,21 +64,31 @@ class ChainDirectory(ReadOnlyDirectory):
         position = bisect_left(blocks, block) if block is not None else len(blocks)
         if block is None or position == len(blocks) or blocks[position] != block:
             raise NotFound(f"there is no block {name}", hint="ls /chain lists the blocks; HEAD is the newest")
+        await self._learn_times([block])
         return self._block(block)
 
     async def entries(self, caller: Caller) -> Iterable[tuple[str, Node]]:
-        blocks = self.blocks()
+        blocks = list(self.blocks())
+        await self._learn_times(blocks)
         listing: list[tuple[str, Node]] = [(HEAD, self._head(blocks[-1]))] if blocks else []
         listing += [(str(block), self._block(block)) for block in blocks]
         return listing
 
     def _head(self, block: BlockName) -> Symlink:
-        return Symlink((*self.key, HEAD), str(block), time_ns=self.block_time_ns(block))
+        return Symlink((*self.key, HEAD), str(block), time_ns=self._times_ns.get(block, 0))
 
     def _block(self, block: BlockName) -> StoredDirectory:
-        time_ns = self.block_time_ns(block)
+        time_ns = self._times_ns.get(block)
+        policy = FOREVER if time_ns is not None else UNTIL_KNOWN
+        time_ns = time_ns or 0
         shown = Attributes(mode=stat.S_IFDIR | 0o555, atime_ns=time_ns, mtime_ns=time_ns, ctime_ns=time_ns)
-        return StoredDirectory((*self.key, str(block)), self.block_path(block), shown)
+        return StoredDirectory((*self.key, str(block)), self.block_path(block), shown, policy)
+
+    async def _learn_times(self, blocks: Sequence[BlockName]) -> None:
+        unknown = [block for block in reversed(blocks) if block not in self._times_ns]
+        if unknown:
+            paths = [self.block_path(block) / HEADER for block in unknown]
+            self._times_ns.update(zip(unknown, await trio.to_thread.run_sync(_modification_times, paths), strict=False))
 
 
 @dataclass(slots=True)
@@ -78,6 +97,11 @@ class StoredDirectory(ReadOnlyDirectory):
 
     path: Path
     stored: Attributes
+    policy: CachePolicy = FOREVER
+
+    @property
+    def cache(self) -> CachePolicy:
+        return self.policy
 
     async def attributes(self, caller: Caller) -> Attributes:
         return self.stored
@@ -150,6 +174,20 @@ class _StoredHandle(Handle):
     async def release(self) -> None:
         if self.descriptor is not None:
             os.close(self.descriptor)
+
+
+def _modification_times(paths: Sequence[Path]) -> list[int]:
+    """Of as many of the files, from the first on, as there is time for; 0 for one that is not there."""
+    times: list[int] = []
+    deadline = time.monotonic() + TIMES_BUDGET_S
+    for path in paths:
+        if times and time.monotonic() > deadline:
+            break
+        try:
+            times.append(os.lstat(path).st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return times
 
 
 def _stored_node(key: NodeKey, path: Path, found: os.stat_result) -> StoredDirectory | StoredFile | None:

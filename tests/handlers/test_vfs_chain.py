@@ -9,7 +9,8 @@ import pytest
 
 from opfs.core.names import BlockName
 from opfs.errors import NotFound, ReadOnly
-from opfs.vfs.chain import ChainDirectory
+from opfs.vfs import chain as chain_module
+from opfs.vfs.chain import UNTIL_KNOWN, ChainDirectory
 from opfs.vfs.node import FOREVER, NEVER, Caller, Symlink
 
 ME = Caller(uid=1000, gid=1000, pid=0)
@@ -19,12 +20,16 @@ def name(height: int) -> BlockName:
     return BlockName(height, f"{height:012x}")
 
 
+def made_ns(height: int) -> int:
+    return 1_800_000_000_000_000_000 + height
+
+
 class Blocks:
     """Blocks in a directory, and /chain over them."""
 
     def __init__(self, path) -> None:
         self.path, self.names = path, []
-        self.chain = ChainDirectory(("chain",), lambda: self.names, self.path_of, lambda name: name.height * 1000)
+        self.chain = ChainDirectory(("chain",), lambda: self.names, self.path_of)
 
     def path_of(self, name):
         return self.path / str(name)
@@ -34,6 +39,7 @@ class Blocks:
         plugin = block / "state" / "lxc"
         plugin.mkdir(parents=True)
         (block / "block.json").write_text('{"v":1}')
+        os.utime(block / "block.json", ns=(0, made_ns(height)))
         (block / "events.jsonl").write_text("")
         for element, content in documents.items():
             (plugin / f"{element}.json").write_bytes(content)
@@ -123,13 +129,39 @@ async def test_what_is_in_a_block_may_be_kept_for_ever(blocks):
         assert (await walk(blocks.chain, path)).cache == FOREVER
 
 
-async def test_a_block_directory_costs_no_look_at_the_disk(tmp_path):
-    blocks = Blocks(tmp_path / "missing")
-    blocks.names = [name(height) for height in range(10_000)]
-    listing = await blocks.chain.entries(ME)
-    attributes = [await node.attributes(ME) for _, node in listing[1:]]
-    assert [entry.mtime_ns for entry in attributes] == [height * 1000 for height in range(10_000)]
-    assert {(entry.mode, entry.nlink) for entry in attributes} == {(stat.S_IFDIR | 0o555, 1)}
+async def listed_times(chain):
+    listing = await chain.entries(ME)
+    return [(await node.attributes(ME)).mtime_ns for _, node in listing]
+
+
+async def test_a_block_shows_when_it_was_made(blocks):
+    assert await listed_times(blocks.chain) == [made_ns(height) for height in (2, 0, 1, 2)]
+    blocks.add(3)
+    found = await blocks.chain.lookup(str(name(3)), ME)
+    attributes = await found.attributes(ME)
+    assert (attributes.mtime_ns, attributes.nlink, attributes.mode) == (made_ns(3), 1, stat.S_IFDIR | 0o555)
+
+
+async def test_a_block_is_asked_for_its_time_once(blocks):
+    first = await listed_times(blocks.chain)
+    for block in blocks.names:
+        (blocks.path_of(block) / "block.json").unlink()
+    assert await listed_times(blocks.chain) == first
+
+
+async def test_a_listing_without_time_to_ask_shows_all_names_and_asks_again(blocks, monkeypatch):
+    monkeypatch.setattr(chain_module, "TIMES_BUDGET_S", -1.0)
+    first, second, third = [await listed_times(blocks.chain) for _ in range(3)]
+    assert first == [made_ns(2), 0, 0, made_ns(2)]
+    assert second == [made_ns(2), 0, made_ns(1), made_ns(2)]
+    assert third == [made_ns(height) for height in (2, 0, 1, 2)]
+
+
+async def test_attributes_are_kept_for_ever_only_when_they_are_known(blocks, monkeypatch):
+    monkeypatch.setattr(chain_module, "TIMES_BUDGET_S", -1.0)
+    policies = [node.cache for _, node in await blocks.chain.entries(ME)]
+    assert policies[1:] == [UNTIL_KNOWN, UNTIL_KNOWN, FOREVER]
+    assert UNTIL_KNOWN.attr_timeout_s == 0
 
 
 async def test_reads_past_the_end_and_in_pieces(blocks, tmp_path):
