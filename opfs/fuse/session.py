@@ -6,6 +6,10 @@ one session per process, so one `serve` runs at a time; requests are handled on 
 
 There is no `auto_unmount` on purpose: after a daemon was killed, ENOTCONN tells a program that something is
 wrong, an empty directory does not; the next start takes the dead mount away.
+
+A known limit of pyfuse3: it waits until the device is readable and then reads, blocking. If the one waiting
+request is withdrawn in between (its process was killed), the daemon stands still until the next request of
+anybody, which is often the killed process's own closing of files.
 """
 
 from __future__ import annotations
