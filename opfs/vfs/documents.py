@@ -18,7 +18,7 @@ from opfs.commit.change import Change
 from opfs.core.names import ElementId, element_of_file
 from opfs.errors import InvalidRequest, NotFound
 from opfs.vfs.node import Attributes, File, Handle
-from opfs.vfs.notes import with_xattr
+from opfs.vfs.notes import ACTOR, BLAKE3, BLOCK, STATUS, with_xattr
 from opfs.vfs.staged import StagedBytes
 from opfs.vfs.writer import ABSENT, DocumentWriter, changed
 
@@ -176,11 +176,11 @@ class DocumentFile(File):
         services = self.services
         writing = any(writer.is_dirty for writer in services.documents.writers(self.id))
         entry = services.sequencer.catalog.get(self.id)
-        xattrs = {"user.opfs.status": b"writing" if writing or entry is None else b"committed"}
+        xattrs = {STATUS: b"writing" if writing or entry is None else b"committed"}
         if entry is not None:
-            xattrs["user.opfs.block"] = f"{entry.height:08d}".encode()
-            xattrs["user.opfs.blake3"] = entry.content_hash.hex().encode()
-            xattrs["user.opfs.actor"] = entry.author.encode()
+            xattrs[BLOCK] = f"{entry.height:08d}".encode()
+            xattrs[BLAKE3] = entry.content_hash.hex().encode()
+            xattrs[ACTOR] = entry.author.encode()
         return xattrs | services.submissions.note(caller.uid, self.id).to_xattrs()
 
     async def list_xattrs(self, caller: Caller) -> Iterable[str]:

@@ -6,6 +6,7 @@ height or name: if the element has changed since, the write is refused instead o
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 PREFIX = "user.opfs."
 MESSAGE = "user.opfs.message"
 BASE = "user.opfs.base"
+BLOCK, BLAKE3, STATUS, ACTOR = COMPUTED = (
+    "user.opfs.block",
+    "user.opfs.blake3",
+    "user.opfs.status",
+    "user.opfs.actor",
+)
 MAX_MESSAGE_BYTES = 4096
 
 
@@ -43,14 +50,16 @@ NO_NOTE = Note()
 def with_xattr(note: Note, name: str, value: bytes, head: BlockName) -> Note:
     """The note after setxattr(2); no bytes take an attribute away.
 
-    Raises Rejected for an attribute that is not set, InvalidRequest or TooLarge for a value.
+    Raises Rejected for an attribute that documents do not have, InvalidRequest or TooLarge for a value, and
+    PermissionError for one that opfs computes: `cp -a` and `rsync -X` bring those along with every copy, which is
+    no refusal that anybody needs to read of.
     """
     if name == MESSAGE:
         return replace(note, message=_message(value))
     if name == BASE:
         return replace(note, base_height=_base_height(value, head))
-    if name.startswith(PREFIX):
-        raise Rejected(f"{name} is not set by anybody: opfs computes it", hint=f"only {MESSAGE} and {BASE} are set")
+    if name in COMPUTED:
+        raise PermissionError(errno.EPERM, "opfs computes this attribute", name)
     raise Rejected(f"documents carry no attribute {name}", hint=f"only {MESSAGE} and {BASE} are set")
 
 

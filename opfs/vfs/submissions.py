@@ -102,12 +102,13 @@ class Submissions:
         try:
             yield
         except OpfsError as error:
-            self._refusals.record(
-                error,
-                path=path,
-                id=id,
-                content=content() if content else None,
-                actor=actor or self._identify(caller),
-                gid=caller.gid,
-            )
+            if not self._refusals.has_recorded(error):
+                self._refusals.record(
+                    error,
+                    path=path,
+                    id=id,
+                    content=content() if content else None,
+                    actor=actor or self._identify(caller),
+                    gid=caller.gid,
+                )
             raise

@@ -175,7 +175,7 @@ async def test_extended_attributes(world: World, shell: Process) -> None:
     await shell.setxattr("memory/x", "user.mime", b"")
     assert await shell.getxattr("memory/x", "user.mime") is None
     assert await shell.getxattr("memory/x", "user.opfs.message") == b"why"
-    for name, value in (("security.capability", b"x"), ("user.opfs.block", b"1")):
+    for name, value in (("security.capability", b"x"), ("user.opfs.other", b"1")):
         with pytest.raises(Rejected):
             await shell.setxattr("memory/x", name, value)
     with pytest.raises(InvalidRequest):

@@ -101,12 +101,21 @@ async def test_a_base_taken_back_guards_nothing(world: World, shell: Process, al
     assert world.host["100"] == {"colour": "red"}
 
 
-@pytest.mark.parametrize("name", ["user.opfs.block", "user.opfs.status", "user.mime_type", "user.opfs.x"])
+@pytest.mark.parametrize("name", ["user.mime_type", "user.opfs.x"])
 async def test_others_are_not_set(world: World, shell: Process, name: str) -> None:
     await shell.redirect(PATH, RED)
     with pytest.raises(Rejected, match=r"only user\.opfs\.message and user\.opfs\.base"):
         await shell.setxattr(PATH, name, b"x")
     assert world.errors() == ["EPERM"]
+
+
+@pytest.mark.parametrize("name", ["user.opfs.block", "user.opfs.blake3", "user.opfs.status", "user.opfs.actor"])
+async def test_what_a_copy_brings_along_is_refused_without_a_record(world: World, shell: Process, name: str) -> None:
+    for path in (PATH, "memory/draft"):
+        await shell.redirect(path, RED)
+        with pytest.raises(PermissionError):
+            await shell.setxattr(path, name, b"x")
+    assert world.errors() == []
 
 
 @pytest.mark.parametrize(
