@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opfs.btrfs import ioctl
 from opfs.btrfs.image import attach, create_image, detach
 from opfs.btrfs.pool import Pool
-from opfs.btrfs.tree import open_directory
 from opfs.embedding.weights import DEFAULT_DIRECTORY, list_models
+from opfs.testing.pools import delete_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,17 +171,3 @@ def pool_dir(btrfs_place: Path) -> Path:
     """A new pool, not locked, with nothing in it; its origin is `test.example/opfs`."""
     Pool.create(btrfs_place, origin="test.example/opfs", created_ns=1_700_000_000_000_000_000).close()
     return btrfs_place
-
-
-def delete_tree(path: Path) -> None:
-    """Remove a directory with the subvolumes in it, read-only snapshots included."""
-    for directory, names, _ in os.walk(path, topdown=False):
-        fd = open_directory(directory)
-        try:
-            for name in names:
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if found.st_ino == ioctl.SUBVOLUME_ROOT_INODE:
-                    ioctl.delete_subvolume(fd, name)
-        finally:
-            os.close(fd)
-    shutil.rmtree(path)

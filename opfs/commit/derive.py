@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 NICENESS = 10
 MAX_BLOCKS_PER_STEP = 32
+EVENTS_PER_APPEND = 64
 HIDDEN = FileAttributes(mode=0o600, uid=0, gid=0, mtime_ns=0)
 
 
@@ -64,31 +65,37 @@ class Deriver:
         return self._sequencer.event_count - self._index.indexed_count
 
     async def run(self) -> None:
-        """Index what is missing, then every new block, until cancelled."""
-        try:
-            self._position = await self._in_thread(self._find_position)
-            while True:
-                changed = self._changed
-                if self._rebuild_wanted:
-                    self._rebuild_wanted = False
-                    await self._in_thread(self._index.clear)
-                    self._position = 0
-                names = self._sequencer.blocks[self._position : self._position + MAX_BLOCKS_PER_STEP]
-                if not names:
-                    await changed.wait()
-                    continue
-                before = self._sequencer.blocks[self._position - 1] if self._position else None
-                await self._in_thread(self._take_in, before, list(names))
-                self._position += len(names)
+        """Index what is missing, then every new block, until cancelled; after a failure, wait for a rebuild."""
+        find = self._find_position
+        while True:
+            try:
+                self._position = await self._in_thread(find)
+                await self._follow()
+            except Exception as error:
+                log.exception("the index stands still")
+                self.failure = str(error)
                 self._announce()
-        except Exception as error:
-            log.exception("the index stands still")
-            self.failure = str(error)
+            while not self._rebuild_wanted:
+                await self._changed.wait()
+            find = self._start_over
+
+    async def _follow(self) -> None:
+        """Take in blocks from `_position` on; returns when a rebuild is wanted."""
+        while not self._rebuild_wanted:
+            changed = self._changed
+            names = self._sequencer.blocks[self._position : self._position + MAX_BLOCKS_PER_STEP]
+            if not names:
+                await changed.wait()
+                continue
+            before = self._sequencer.blocks[self._position - 1] if self._position else None
+            await self._in_thread(self._take_in, before, list(names))
+            self._position += len(names)
             self._announce()
 
     def rebuild(self) -> None:
         """Forget the index and make it again from the chain, in the background."""
         self._rebuild_wanted = True
+        self.failure = None
         self._announce()
 
     async def wait_current(self) -> None:
@@ -111,8 +118,13 @@ class Deriver:
 
     # --- in the worker thread --------------------------------------------------------------------------
 
+    def _start_over(self) -> int:
+        self._index.clear()
+        self._rebuild_wanted = False
+        return 0
+
     def _find_position(self) -> int:
-        """How many blocks the index already holds; clears an index of another chain."""
+        """The position of the block of the newest event indexed; clears an index of another chain."""
         tip = self._index.tip()
         if tip is None:
             self._index.clear()
@@ -125,18 +137,25 @@ class Deriver:
                 break  # the index is ahead of the chain
             if header.events_first <= seq:
                 events = decode_events(self._store.read_events(blocks[position]))
-                if events[-1].seq == seq and events[-1].hash == event_hash:
-                    return position + 1
+                if events[seq - header.events_first].hash == event_hash:
+                    return position
                 break
         log.warning("the search index is not of this chain: making it again")
         self._index.clear()
         return 0
 
     def _take_in(self, before: BlockName | None, names: Sequence[BlockName]) -> None:
+        """Index the events of blocks that are not indexed yet, a few at a time: a block may hold thousands."""
         records: list[IndexedEvent] = []
         for name in names:
             for event in decode_events(self._store.read_events(name)):
+                if event.seq < self._index.indexed_count:
+                    continue
                 records.append(self._describe(event, name, before))
+                if len(records) == EVENTS_PER_APPEND:
+                    self._index.append(records)
+                    records.clear()
+                    trio.from_thread.check_cancelled()
             before = name
         if records:
             self._index.append(records)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from opfs.core.actor import Actor
     from opfs.ports import Clock
     from opfs.vfs.draft_store import DraftStore
-    from opfs.vfs.node import Caller, File, Handle, Node, NodeKey
+    from opfs.vfs.node import AttributeChanges, Caller, File, Handle, Node, NodeKey
 
 
 class StateDirectory(Directory):
@@ -98,6 +99,16 @@ class PluginDirectory(Directory):
     @property
     def plugin(self) -> str:
         return self.key[-1]
+
+    async def set_attributes(self, changes: AttributeChanges, handle: Handle | None, caller: Caller) -> None:
+        """Times may be set and are not kept: what copies a directory sets them, and must not fail over it."""
+        present = await self.attributes(caller)
+        if changes.mode in (None, stat.S_IMODE(present.mode)) and {changes.uid, changes.gid} <= {None, 0}:
+            return
+        raise Rejected(
+            f"/state/{self.plugin} belongs to root and is listed by everybody",
+            hint="owner and mode of the documents in it say who may read and change them",
+        )
 
     def _document(self, name: str) -> DocumentFile:
         return DocumentFile((*self.key, name), self.services)

@@ -1,0 +1,81 @@
+"""A daemon of its own on a pool of its own, driven through the kernel as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opfs.btrfs.store import BtrfsSnapshotStore
+from opfs.cli.process import find_daemon
+from opfs.commit.fsck import check_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass
+class Serving:
+    """`opfs mount` on the pool at `pool`; plugins are file, lxc (in a private LXC path) and noop."""
+
+    pool: Path
+    mount: Path
+    lxc: Path
+
+    def opfs(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command as root would."""
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(("OPFS_", "OPDBUS_"))}
+        if "OPFS_MODELS" in os.environ:
+            variables["OPFS_MODELS"] = os.environ["OPFS_MODELS"]
+        variables |= {"OPFS_PLUGINS": "opfs.testing.noop:NoopPlugin", "OPFS_LXC_PATH": str(self.lxc)}
+        return subprocess.run(
+            [sys.executable, "-m", "opfs", "--pool", str(self.pool), "--mount", str(self.mount), *arguments],
+            capture_output=True,
+            text=True,
+            check=check,
+            env=variables,
+        )
+
+    def sh(self, script: str, *, shell: str = "bash", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a shell script at the top of the mount."""
+        return subprocess.run([shell, "-c", script], cwd=self.mount, capture_output=True, text=True, check=check)
+
+    def path(self, name: str) -> Path:
+        """The document of an element, e.g. of `noop/x`."""
+        return self.mount / "state" / f"{name}.json"
+
+    def put(self, name: str, **document: object) -> None:
+        self.path(name).write_text(json.dumps(document))
+
+    def get(self, name: str) -> dict[str, object]:
+        return json.loads(self.path(name).read_text())
+
+    def blocks(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.mount / "chain") if name != "HEAD")
+
+    def events(self, block: str = "HEAD") -> list[dict[str, object]]:
+        text = (self.mount / "chain" / block / "events.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def daemon(self) -> int:
+        pid = find_daemon(self.pool)
+        assert pid is not None
+        return pid
+
+    def kill(self) -> None:
+        """kill -9 the daemon, and wait until it is gone."""
+        process = os.pidfd_open(self.daemon())
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        assert select.select([process], [], [], 30)[0]
+        os.close(process)
+
+    def findings(self) -> Sequence[str]:
+        """What fsck says of the pool."""
+        with BtrfsSnapshotStore(self.pool) as store:
+            return [str(finding) for finding in check_chain(store)]
