@@ -57,7 +57,7 @@ class Config:
 
     def plugin_settings(self, name: str) -> dict[str, str]:
         """What the configuration says to the plugin `name`."""
-        return {"lxc_path": str(self.lxc_path)} if name == "lxc" else {}
+        return {"lxcpath": str(self.lxc_path)} if name == "lxc" else {}
 
     @property
     def log_file(self) -> Path:

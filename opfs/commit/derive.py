@@ -1,7 +1,8 @@
 """What is derived from blocks after their commit point: the search index. Never fails a commit.
 
-One task reads new blocks out of the store and feeds the index in order, in a worker thread of low priority.
-A search waits in `wait_current` until every event committed before it began is in the index. Trio thread.
+One task reads new blocks out of the store and feeds the index in order, in a worker thread of low priority,
+once nobody has written for a moment. A search waits in `wait_current` until every event committed before it
+began is in the index. Trio thread.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 NICENESS = 10
 MAX_BLOCKS_PER_STEP = 32
 EVENTS_PER_APPEND = 64
+# Embedding beside the writers made one writer a third slower and 64 writers a fifth (docs/design/performance.md).
+QUIET_S = 0.25
+MAX_LAG = 2000
 HIDDEN = FileAttributes(mode=0o600, uid=0, gid=0, mtime_ns=0)
 
 
@@ -55,6 +59,7 @@ class Deriver:
         self._changed = trio.Event()
         self._thread = trio.CapacityLimiter(1)
         self._rebuild_wanted = False
+        self._searches_waiting = 0
         self.failure: str | None = None
         """Why the index stands still, or None."""
         sequencer.on_block.append(self._wake)
@@ -87,10 +92,19 @@ class Deriver:
             if not names:
                 await changed.wait()
                 continue
+            await self._wait_for_quiet()
             before = self._sequencer.blocks[self._position - 1] if self._position else None
             await self._in_thread(self._take_in, before, list(names))
             self._position += len(names)
             self._announce()
+
+    async def _wait_for_quiet(self) -> None:
+        """Leave processor and disk to the writers while they write, unless somebody waits or the lag grows."""
+        while not self._searches_waiting and not self._rebuild_wanted and self.lag < MAX_LAG:
+            with trio.move_on_after(QUIET_S) as quiet:
+                await self._changed.wait()
+            if quiet.cancelled_caught:
+                return
 
     def rebuild(self) -> None:
         """Forget the index and make it again from the chain, in the background."""
@@ -101,10 +115,17 @@ class Deriver:
     async def wait_current(self) -> None:
         """Return when every event committed before the call is searchable; raises OpfsError if it never will be."""
         wanted = self._sequencer.event_count
-        while self._rebuild_wanted or self._index.indexed_count < wanted:
-            if self.failure is not None:
-                raise OpfsError(f"the search index stands still: {self.failure}", hint="run opfs index rebuild")
-            await self._changed.wait()
+        if not self._rebuild_wanted and self._index.indexed_count >= wanted:
+            return
+        self._searches_waiting += 1
+        self._announce()
+        try:
+            while self._rebuild_wanted or self._index.indexed_count < wanted:
+                if self.failure is not None:
+                    raise OpfsError(f"the search index stands still: {self.failure}", hint="run opfs index rebuild")
+                await self._changed.wait()
+        finally:
+            self._searches_waiting -= 1
 
     def _wake(self, _: Proposal) -> None:
         self._announce()

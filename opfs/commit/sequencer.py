@@ -277,7 +277,11 @@ class Sequencer:
         try:
             for earlier in ticket.depends_on:
                 await earlier.wait()
-            committed = [await self.committed_document(change.id) for change in ticket.request.changes]
+            # only a delete needs to know what the document was: to find the element, and to ask if it is protected
+            committed = [
+                await self.committed_document(change.id) if change.content is None else None
+                for change in ticket.request.changes
+            ]
             ticket.applied = await self.host.carry_out(ticket.request, ticket.desired, committed)
             if ticket.applied.outcomes:
                 self._ready_in.send_nowait(ticket)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from opfs.core.canonical import canonical_bytes, hash_hex
@@ -20,7 +21,7 @@ _FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """`content` and `prev_event` are BLAKE3 in hex, or None; `time` is RFC 3339 with nanoseconds.
 
@@ -37,35 +38,34 @@ class Event:
     message: str = ""
     plan: tuple[Mapping[str, Any], ...] = ()
     plugin_hash: str = ""
-    _encoded: list[bytes] = field(default_factory=list, repr=False, compare=False)
 
     def encode(self) -> bytes:
         """The canonical bytes, without a newline: what is hashed and stored."""
-        if not self._encoded:
-            self._encoded.append(
-                canonical_bytes(
-                    {
-                        "v": FORMAT_VERSION,
-                        "seq": self.seq,
-                        "plugin": self.id.plugin,
-                        "element": self.id.element,
-                        "op": self.op,
-                        "content": self.content,
-                        "prev_event": self.prev_event,
-                        "time": self.time,
-                        "actor": dict(self.actor),
-                        "message": self.message,
-                        "plan": [dict(step) for step in self.plan],
-                        "plugin_hash": self.plugin_hash,
-                    }
-                )
-            )
-        return self._encoded[0]
+        return self._encoded
 
-    @property
+    @cached_property
+    def _encoded(self) -> bytes:
+        return canonical_bytes(
+            {
+                "v": FORMAT_VERSION,
+                "seq": self.seq,
+                "plugin": self.id.plugin,
+                "element": self.id.element,
+                "op": self.op,
+                "content": self.content,
+                "prev_event": self.prev_event,
+                "time": self.time,
+                "actor": dict(self.actor),
+                "message": self.message,
+                "plan": [dict(step) for step in self.plan],
+                "plugin_hash": self.plugin_hash,
+            }
+        )
+
+    @cached_property
     def hash(self) -> str:
         """BLAKE3 of the canonical bytes, hex."""
-        return hash_hex(self.encode())
+        return hash_hex(self._encoded)
 
     @classmethod
     def decode(cls, data: bytes) -> Event:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from opfs.core.canonical import canonical_bytes, hash_hex
 from opfs.core.names import BlockName
@@ -20,7 +21,7 @@ _HASHES = ("prev", "state_root", "events_root")
 _FIELDS = frozenset(("v", "origin", "time", *_INTEGERS, *_HASHES))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BlockHeader:
     """Hashes are lower-case hex; `time` is RFC 3339 with nanoseconds; counts are numbers of items."""
 
@@ -36,6 +37,10 @@ class BlockHeader:
 
     def encode(self) -> bytes:
         """The canonical bytes, at most `MAX_HEADER_BYTES`; raises InvalidRequest for an origin that long."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         data = canonical_bytes(
             {
                 "v": FORMAT_VERSION,
@@ -54,12 +59,12 @@ class BlockHeader:
             raise InvalidRequest(f"the header is {len(data)} bytes long; a log entry holds {MAX_HEADER_BYTES}")
         return data
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The block hash: BLAKE3 of the canonical bytes, hex."""
-        return hash_hex(self.encode())
+        return hash_hex(self._encoded)
 
-    @property
+    @cached_property
     def name(self) -> BlockName:
         """The block's name in /chain."""
         return BlockName(self.height, self.hash[:12])

@@ -101,5 +101,5 @@ def _plugin_context(config: Config, pool: Pool, name: str) -> PluginContext:
     return PluginContext(
         state_dir=pool.subvolume("@drafts") / "plugins" / name,
         forbidden_paths=(config.mount, pool.path),
-        settings={"lxcpath": str(config.lxc_path)} if name == "lxc" else {},
+        settings=config.plugin_settings(name),
     )

@@ -6,6 +6,7 @@ session with its invalidator, the watch for signals. `run` blocks and is called 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -46,6 +47,8 @@ def run(config: Config, *, on_ready: Callable[[], None]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o022)
     with open_parts(config) as parts:
+        # What was loaded stays: the collector need not look at every element again and again.
+        gc.freeze()
         try:
             trio.run(_run_tasks, parts, on_ready)
         except BaseExceptionGroup as group:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from opfs.commit.change import Change
 from opfs.core.names import ElementId, element_of_file
 from opfs.errors import InvalidRequest, NotFound
-from opfs.vfs.node import Attributes, File, Handle
+from opfs.vfs.node import NAMED, NEVER, Attributes, CachePolicy, File, Handle
 from opfs.vfs.notes import ACTOR, BLAKE3, BLOCK, STATUS, with_xattr
 from opfs.vfs.staged import StagedBytes
 from opfs.vfs.writer import ABSENT, DocumentWriter, changed
@@ -40,6 +40,12 @@ class DocumentFile(File):
 
     def __post_init__(self) -> None:
         self.id = ElementId(self.key[1], element_of_file(self.key[2]))
+
+    @property
+    def cache(self) -> CachePolicy:
+        """The name of a committed document goes away only through the kernel, which may therefore keep it; one
+        that is being created is there for its writer alone, so everybody else must ask."""
+        return NAMED if self.services.visible(self.id) is not None else NEVER
 
     # --- there or not ------------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ class CachePolicy:
 
 
 NEVER = CachePolicy()
+NAMED = CachePolicy(entry_timeout_s=86_400.0)
 FOREVER = CachePolicy(entry_timeout_s=86_400.0, attr_timeout_s=86_400.0, keep_pages=True)
 
 

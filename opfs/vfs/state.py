@@ -1,8 +1,8 @@
 """/state, the writable tree: the installed plugins, and in each the documents and the drafts.
 
 Lists and finds names; what a file does is in opfs.vfs.documents and opfs.vfs.drafts, what a rename means in
-opfs.vfs.renames. Trio thread only. The names of documents and drafts are never cached by the kernel: who may see
-one depends on the caller. The directories are: that saves a round trip for each component of every path.
+opfs.vfs.renames. Trio thread only. The kernel may keep the names of directories and of committed documents,
+which saves it a round trip for each component of a path; who may see another name depends on the caller.
 """
 
 from __future__ import annotations
