@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     from opfs.core.names import ElementId
 
-_TOP_BIT = 8 * HASH_BYTES - 1
+KEY_BITS = 8 * HASH_BYTES
+_TOP_BIT = KEY_BITS - 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
     key: int
+    content: bytes
     hash: bytes
 
 
@@ -46,9 +48,19 @@ def tree_key(id: ElementId) -> bytes:
     return blake3(id.path.encode()).digest()
 
 
+def leaf_hash(key: bytes, content_hash: bytes) -> bytes:
+    """The hash of the leaf of a document."""
+    return blake3(b"\x00" + key + content_hash).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """The hash of an inner node over the hashes of its halves."""
+    return blake3(b"\x01" + left + right).digest()
+
+
 def _make_leaf(id: ElementId, content_hash: bytes) -> _Leaf:
     key = tree_key(id)
-    return _Leaf(int.from_bytes(key), blake3(b"\x00" + key + content_hash).digest())
+    return _Leaf(int.from_bytes(key), content_hash, leaf_hash(key, content_hash))
 
 
 def _hash_of(node: _Node) -> bytes:
@@ -61,7 +73,7 @@ def _join(left: _Node, right: _Node) -> _Node:
         return right
     if right is None and not isinstance(left, _Inner):
         return left
-    return _Inner(left, right, blake3(b"\x01" + _hash_of(left) + _hash_of(right)).digest())
+    return _Inner(left, right, node_hash(_hash_of(left), _hash_of(right)))
 
 
 def _with_leaf(node: _Node, leaf: _Leaf, bit: int) -> _Node:
@@ -125,6 +137,20 @@ class StateTree:
                 top = _without_key(top, key, _TOP_BIT)
                 count -= 1
         return StateTree(top, count)
+
+    def descend(self, key: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, bytes] | None]:
+        """Go from the root towards `key` as far as the tree goes.
+
+        Returns the hashes of the siblings passed, from the top, and where the way ends: key and content hash of
+        a leaf, which need not be `key`'s, or None for an empty slot.
+        """
+        siblings: list[bytes] = []
+        node, number, bit = self._top, int.from_bytes(key), _TOP_BIT
+        while isinstance(node, _Inner):
+            node, sibling = (node.right, node.left) if number >> bit & 1 else (node.left, node.right)
+            siblings.append(_hash_of(sibling))
+            bit -= 1
+        return tuple(siblings), None if node is None else (node.key.to_bytes(HASH_BYTES), node.content)
 
 
 def _holds(node: _Node, key: int) -> bool:
