@@ -86,4 +86,4 @@ def _has_keys(value: Any) -> bool:
 def _natural(part: str) -> tuple[list[tuple[int, int, str]], str]:
     """A sort key under which the numbers inside `part` count as numbers; the text itself breaks ties."""
     pieces = _DIGITS.split(part[:200])
-    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces if piece], part
+    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece], part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opfs.core.difference import diff_documents
@@ -127,6 +127,7 @@ values = st.recursive(
 maybe_documents = st.none() | st.dictionaries(keys, values, max_size=6)
 
 
+@example("lxc", "create", None, {"¹": None}, "", "")  # a digit to Python, and yet no number
 @given(
     st.sampled_from(["lxc", "file", "my-plugin"]),
     st.sampled_from(["create", "update", "delete", "apply-failed", "rollback", "drift", "prune"]),
