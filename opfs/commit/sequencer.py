@@ -346,6 +346,7 @@ class Sequencer:
 
     def _write(self, proposal: Proposal) -> None:
         """In the worker thread: write the layer and take the snapshot, or leave the layer as HEAD has it."""
+        self._chain.tips.flush()
         try:
             self._store.write_block(proposal.name, proposal.writes, proposal.header_bytes, proposal.events_bytes)
         except NoSpace:

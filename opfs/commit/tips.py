@@ -2,12 +2,13 @@
 
 A file of checksummed lines, appended without fsync: what a crash tears off is read again from the blocks,
 because `next_seq` says up to which event the file is complete. Not the truth; deleting it costs one slow
-start. Blocking; used by the sequencer only.
+start. Used by the sequencer only; `extend` keeps its lines until `flush`, which writes and so may block.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+
+log = logging.getLogger(__name__)
 
 COMPACT_ABOVE_LINES = 10_000
 
@@ -39,6 +42,8 @@ class Tips:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tips: dict[ElementId, Tip] = {}
+        self._unwritten: list[bytes] = []
+        self._is_broken = False
         self.next_seq = 0
         """Every event with a lower seq has been taken in."""
         self._load()
@@ -49,24 +54,40 @@ class Tips:
 
     def extend(self, tips: Iterable[tuple[ElementId, Tip]]) -> None:
         """Take in the events of one block, in order of seq and following `next_seq` without a gap."""
-        lines = []
         for id, tip in tips:
             if tip.seq != self.next_seq:
                 raise ValueError(f"event {tip.seq} does not follow event {self.next_seq - 1}")
             self._tips[id] = tip
-            lines.append(_line(id, tip))
+            self._unwritten.append(_line(id, tip))
             self.next_seq += 1
-        # After this line: the tips are in the page cache; a crash here loses lines at the end of the file;
-        # repaired by load_chain, which reads the events from next_seq on out of the blocks.
-        os.write(self._file, b"".join(lines))
+
+    def flush(self) -> None:
+        """Write what was taken in since the last flush.
+
+        A failure fails nobody: the file ends there, because a gap in it could not be told from a compacted
+        part, and the next start reads the rest out of the blocks.
+        """
+        lines, self._unwritten = self._unwritten, []
+        if self._is_broken:
+            return
+        # After this line: the tips are in the page cache; a crash here or before loses lines at the end of the
+        # file; repaired by load_chain, which reads the events from next_seq on out of the blocks.
+        data = b"".join(lines)
+        try:
+            self._is_broken = os.write(self._file, data) < len(data)
+        except OSError as error:
+            log.warning("the tips are not written any more: %s", error)
+            self._is_broken = True
 
     def clear(self) -> None:
         """Forget everything, so that it can be read again from the chain."""
         os.ftruncate(self._file, 0)
         self._tips.clear()
+        self._unwritten.clear()
         self.next_seq = 0
 
     def close(self) -> None:
+        self.flush()
         os.close(self._file)
 
     def _load(self) -> None:

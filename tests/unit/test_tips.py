@@ -1,5 +1,7 @@
 """The tips file: what was taken in is there after a reopen, a torn end is forgotten and nothing else."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,3 +65,19 @@ def test_an_event_out_of_order_is_a_bug(tmp_path):
     with pytest.raises(ValueError, match="event 5 does not follow event 0"):
         tips.extend([(ElementId("lxc", "a"), Tip(5, "0" * 64, 5, "root"))])
     tips.close()
+
+
+def test_after_a_full_disk_the_file_ends_there(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "tips"
+    fill(path, "ab").close()
+    tips = Tips(path)
+    tips.extend([(ElementId("lxc", "c"), Tip(2, "0" * 64, 2, "root"))])
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        tips.flush()
+    tips.extend([(ElementId("lxc", "d"), Tip(3, "0" * 64, 3, "root"))])
+    tips.close()
+    again = Tips(path)
+    assert again.next_seq == 2
+    again.close()
+    assert "not written any more" in caplog.text
