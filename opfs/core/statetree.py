@@ -138,6 +138,14 @@ class StateTree:
                 count -= 1
         return StateTree(top, count)
 
+    def content_hash(self, id: ElementId) -> bytes | None:
+        """The content hash of an element's document; None where there is none."""
+        node, key, bit = self._top, int.from_bytes(tree_key(id)), _TOP_BIT
+        while isinstance(node, _Inner):
+            node = node.right if key >> bit & 1 else node.left
+            bit -= 1
+        return node.content if node is not None and node.key == key else None
+
     def descend(self, key: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, bytes] | None]:
         """Go from the root towards `key` as far as the tree goes.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from opfs.commit.chain import Outcome, load_chain
-from opfs.commit.fsck import check_chain
 from opfs.commit.tips import Tips
+from opfs.commit.verify import check_chain
 from opfs.core.event import decode_events
 from opfs.core.header import BlockHeader
 from opfs.core.names import BlockName, ElementId

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from opfs.btrfs.store import BtrfsSnapshotStore
 from opfs.cli.process import find_daemon
-from opfs.commit.fsck import check_chain
+from opfs.commit.verify import check_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

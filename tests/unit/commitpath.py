@@ -12,11 +12,11 @@ from opfs.commit.chain import load_chain
 from opfs.commit.change import Change, Request
 from opfs.commit.confirmations import Confirmations
 from opfs.commit.failsafe import FailSafe
-from opfs.commit.fsck import check_chain
 from opfs.commit.journal import Journal
 from opfs.commit.recovery import recover
 from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
+from opfs.commit.verify import check_chain
 from opfs.core.actor import Actor
 from opfs.core.event import Event, decode_events
 from opfs.core.names import ElementId

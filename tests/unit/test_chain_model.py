@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from opfs.commit.chain import Outcome, load_chain
-from opfs.commit.fsck import check_chain
 from opfs.commit.tips import Tips
+from opfs.commit.verify import check_chain
 from opfs.core.names import ElementId
 from opfs.ports import FileAttributes, StoredDocument
 from opfs.testing.store import MemorySnapshotStore

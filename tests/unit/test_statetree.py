@@ -46,6 +46,13 @@ def test_updates_give_the_tree_built_at_once(documents, changes):
     assert tree == StateTree.of(model.items())
 
 
+@given(contents, ids)
+def test_a_tree_knows_the_content_of_each_of_its_documents_and_of_no_other(documents, other):
+    tree = StateTree.of(documents.items())
+    assert {id: tree.content_hash(id) for id in documents} == documents
+    assert tree.content_hash(other) == documents.get(other)
+
+
 @given(contents, ids, hashes)
 def test_an_old_version_stays_as_it_was(documents, id, content):
     tree = StateTree.of(documents.items())
