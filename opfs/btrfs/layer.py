@@ -97,9 +97,9 @@ class Layer:
             owner = _Owner(before.st_uid, before.st_gid, stat.S_IMODE(before.st_mode))
         self._put(file_name, plugin_fd, content, owner, None)
 
-    def put_file(self, file_name: str, content: bytes) -> None:
-        """Create or replace a file at the root of the layer; raises OSError."""
-        self._put(file_name, self._root_fd, content, _ROOT, None)
+    def put_file(self, file_name: str, content: bytes, mode: int) -> None:
+        """Create or replace a file of root's at the root of the layer; raises OSError."""
+        self._put(file_name, self._root_fd, content, _Owner(0, 0, mode), None)
 
     def remove_document(self, id: ElementId) -> None:
         """Remove a document, and its plugin's directory with the last one; absent is fine. Raises OSError."""

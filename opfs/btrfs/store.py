@@ -140,8 +140,9 @@ class BtrfsSnapshotStore:
                     layer.put_document(write.id, write.content, write.attributes)
             # After this line: the layer holds the documents of a block that is not there; a crash here leaves
             # some, all or none of them in it; repaired by recovery, which restores the layer from the head.
-            layer.put_file(EVENTS, events)
-            layer.put_file(HEADER, header)
+            # Events tell what was done to documents that not everybody may read; a header holds hashes only.
+            layer.put_file(EVENTS, events, 0o400)
+            layer.put_file(HEADER, header, 0o444)
         # After this line: the layer is what the block will be; a crash here leaves it ahead of the head, with
         # the events and header of a block that is not there; repaired by recovery as above.
         self._take_snapshot(str(name))
