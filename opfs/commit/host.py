@@ -7,6 +7,7 @@ the trio thread, one task per request; requests of distinct elements run concurr
 from __future__ import annotations
 
 import logging
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from opfs.core.action import Safety
 from opfs.errors import ApplyFailed, ApplyTimeout, NotFound, OpfsError, Rejected, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from opfs.commit.chain import Chain
     from opfs.commit.change import Change, Request
@@ -29,7 +30,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNDO_TIMEOUT_S = 120.0
+
+@asynccontextmanager
+async def calling(plugin: Plugin, id: ElementId) -> AsyncIterator[None]:
+    """Call into a plugin, which is foreign code: bounded in time, and whatever it raises is a failure of its own.
+
+    Raises ApplyTimeout, ApplyFailed for a bug of the plugin, and the plugin's own OpfsError.
+    """
+    limit_s = plugin.apply_timeout_s
+    with trio.move_on_after(limit_s) as limit:
+        try:
+            yield
+        except OpfsError:
+            raise
+        except Exception as error:
+            log.exception("the plugin %s has a bug", plugin.name)
+            raise ApplyFailed(f"{id}: the plugin {plugin.name} has a bug: {error!r}") from error
+    if limit.cancelled_caught:
+        raise ApplyTimeout(f"{id}: the plugin {plugin.name} was still at work after {limit_s:.0f} s and was stopped")
 
 
 async def observe(plugin: Plugin, id: ElementId, document: Document | None) -> Document | None:
@@ -115,10 +133,15 @@ class Host:
             self._check_policy(steps[-1], before, request)
         if not any(step.diff.actions for step in steps):
             return Applied(self.outcomes(steps, request), tuple(steps))
-        for step in steps:
-            if step.diff.actions:
-                step.checkpoint = await step.plugin.checkpoint(step.change.id.element)
-        await self._journal.append(self._intent(steps, request))
+        try:
+            for step in steps:
+                if step.diff.actions:
+                    async with calling(step.plugin, step.id):
+                        step.checkpoint = await step.plugin.checkpoint(step.id.element)
+            await self._journal.append(self._intent(steps, request))
+        except OpfsError:
+            await self.release(steps)
+            raise
         failure = await self._apply_all(steps)
         if failure is None:
             # After this line: the host is as desired and no block says so; a crash here leaves an intent;
@@ -133,18 +156,13 @@ class Host:
         """Return the host to what it was before `steps`, last step first; returns what could not be undone."""
         remains: list[str] = []
         for step in reversed(steps):
-            if not step.diff.actions:
-                continue
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + UNDO_TIMEOUT_S) as scope:
-                try:
-                    await self._undo_step(step)
-                except OpfsError as error:
-                    remains.append(f"{step.id}: {error}")
-                except Exception as error:
-                    log.exception("undoing %s", step.id)
-                    remains.append(f"{step.id}: {error!r}")
-            if scope.cancelled_caught:
-                remains.append(f"{step.id}: undoing it took more than {UNDO_TIMEOUT_S:.0f} s")
+            if step.diff.actions:
+                with trio.CancelScope(shield=True):
+                    try:
+                        async with calling(step.plugin, step.id):
+                            await self._undo_step(step)
+                    except OpfsError as error:
+                        remains.append(f"{step.id}: {error}")
         return remains
 
     async def release(self, steps: Sequence[Step]) -> None:
@@ -179,8 +197,9 @@ class Host:
     async def _plan(self, change: Change, desired: Document | None, committed: Document | None) -> Step:
         plugin = self.plugin(change.id)
         document = committed if desired is None else desired
-        before = await observe(plugin, change.id, document)
-        diff = plugin.plan(change.id.element, before, desired)
+        async with calling(plugin, change.id):
+            before = await observe(plugin, change.id, document)
+            diff = plugin.plan(change.id.element, before, desired)
         entry = self._chain.catalog.get(change.id)
         op = "delete" if change.content is None else "update" if entry else "create"
         return Step(change, plugin, op, document, before, desired, diff)
@@ -211,29 +230,18 @@ class Host:
 
     async def _apply_all(self, steps: Sequence[Step]) -> ApplyFailed | None:
         started: list[Step] = []
-        error: ApplyFailed
         try:
             for step in steps:
                 started.append(step)
-                await self._apply(step)
-            return None
-        except ApplyFailed as caught:
-            error = caught
-        except OpfsError as caught:
-            error = ApplyFailed(str(caught))
-        except Exception as caught:
-            log.exception("the plugin %s has a bug", started[-1].id.plugin)
-            error = ApplyFailed(f"the plugin {started[-1].id.plugin} has a bug: {caught!r}")
-        return await self._explain(error, started)
-
-    async def _apply(self, step: Step) -> None:
-        limit_s = step.plugin.apply_timeout_s
-        with trio.move_on_after(limit_s) as scope:
-            for action in step.diff.actions:
-                step.done.append((await step.plugin.apply(action)).done)
-            await self._verify(step, step.desired)
-        if scope.cancelled_caught:
-            raise ApplyTimeout(f"{step.id}: the plugin was still at work after {limit_s:.0f} s and was stopped")
+                async with calling(step.plugin, step.id):
+                    for action in step.diff.actions:
+                        step.done.append((await step.plugin.apply(action)).done)
+                    await self._verify(step, step.desired)
+        except ApplyFailed as error:
+            return await self._explain(error, started)
+        except OpfsError as error:
+            return await self._explain(ApplyFailed(error.reason, hint=error.hint), started)
+        return None
 
     async def _verify(self, step: Step, wanted: Document | None) -> None:
         differences = step.plugin.compare(step.id.element, wanted, await step.observe())

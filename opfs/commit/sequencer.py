@@ -186,6 +186,11 @@ class Sequencer:
             if error.location is not None:
                 error.location = locate(change.content, error.location.pointer)
             raise
+        except OpfsError:
+            raise
+        except Exception as error:
+            log.exception("the plugin %s has a bug", plugin.name)
+            raise InvalidRequest(f"the plugin {plugin.name} has a bug in its check: {error!r}") from error
         return document
 
     async def _validated(self, change: Change) -> Document | None:

@@ -207,17 +207,13 @@ async def test_what_cannot_be_undone_is_said(path):
     async with path.started() as sequencer:
         await sequencer.submit(write("a", colour="red", size=1))
         path.plugin.refuse_steps.add("set size")
-        path.plugin.lie_steps.add("set colour")
-        path.plugin.host["a"]["colour"] = "green"
-        path.plugin.lie_steps.clear()
-        path.plugin.refuse_steps.update({"set size"})
 
-        async def refuse_twice(action, apply=path.plugin.apply):
+        async def break_after_the_first(action, apply=path.plugin.apply):
             result = await apply(action)
             path.plugin.refuse_steps.add("set colour")
             return result
 
-        path.plugin.apply = refuse_twice
+        path.plugin.apply = break_after_the_first
         with pytest.raises(ApplyFailed, match="NOT undone: memory/a: the backend refuses to set colour"):
             await sequencer.submit(write("a", colour="blue", size=2))
     assert "NOT undone" in path.events()[-1].message
@@ -226,24 +222,47 @@ async def test_what_cannot_be_undone_is_said(path):
 async def test_a_request_of_two_changes_is_undone_as_a_whole(path):
     async with path.started() as sequencer:
         await sequencer.submit(write("a", size=1))
-        path.plugin.refuse_steps.add("remove")
-        with pytest.raises(ApplyFailed):
-            await sequencer.submit(Request((Change(B, b'{"size": 1}'), Change(A, None)), ALICE))
-        path.plugin.refuse_steps.clear()
-        assert path.plugin.host == {"a": {"size": 1}, "b": {"size": 1}} or path.plugin.host == {"a": {"size": 1}}
+        path.plugin.refuse_steps.add("set colour")
+        with pytest.raises(ApplyFailed, match="everything was undone"):
+            await sequencer.submit(Request((Change(A, b'{"size": 2}'), Change(B, b'{"colour": "red"}')), ALICE))
+        assert path.plugin.host == {"a": {"size": 1}}
+        assert json.loads(await sequencer.read_document(A)) == {"size": 1}
         assert sequencer.catalog.get(B) is None
+    assert [(str(event.id), event.op) for event in path.events()[1:]] == [
+        ("memory/a", "apply-failed"),
+        ("memory/b", "apply-failed"),
+    ]
 
 
-async def test_a_bug_in_a_plugin_is_a_failed_apply(path, caplog):
+@pytest.mark.parametrize("method", ["check", "observe", "plan", "checkpoint", "apply", "compare"])
+async def test_a_bug_in_a_plugin_is_the_plugins_failure(path, caplog, method):
     async with path.started() as sequencer:
 
-        async def broken(action):
-            raise KeyError(action.element)
+        def broken(*_, **__):
+            raise KeyError("a bug")
 
-        path.plugin.apply = broken
-        with pytest.raises(ApplyFailed, match="has a bug: KeyError"):
+        setattr(path.plugin, method, broken)
+        with pytest.raises((ApplyFailed, InvalidRequest), match="has a bug"):
             await sequencer.submit(write("a", size=1))
+        delattr(path.plugin, method)
         assert sequencer.failsafe.reason is None
+        await sequencer.submit(write("b", size=1))
+
+
+@pytest.mark.parametrize("method", ["observe", "checkpoint", "apply"])
+async def test_a_plugin_that_hangs_is_stopped(path, method):
+    path.plugin.apply_timeout_s = 0.02
+
+    async def hang(*_, **__):
+        await trio.sleep_forever()
+
+    async with path.started() as sequencer:
+        setattr(path.plugin, method, hang)
+        with pytest.raises(ApplyTimeout, match="was stopped"):
+            await sequencer.submit(write("a", size=1))
+        delattr(path.plugin, method)
+        await sequencer.submit(write("a", size=1))
+        assert path.plugin.host == {"a": {"size": 1}}
 
 
 async def test_a_second_writer_of_one_element_is_told_so(path):
