@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from opfs.daemon.parts import Parts
 
+LOW_SPACE_BYTES = 64 << 20
+
 
 def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
     """The health of the daemon, by topic, most important first."""
@@ -38,12 +40,19 @@ def _health(parts: Parts) -> str:
         return f"FAIL-SAFE, writes are refused: {parts.failsafe.reason}"
     if parts.deriver.failure is not None:
         return "degraded: search does not work, see index"
+    space = parts.store.space()
+    if space.free_bytes < LOW_SPACE_BYTES:
+        return f"low on space: {_mib(space.free_bytes)} are left in the pool; writes fail with ENOSPC when it is full"
     return "ok"
 
 
 def _space(parts: Parts) -> str:
     space = parts.store.space()
     return f"{_gib(space.free_bytes)} free of {_gib(space.total_bytes)}"
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.0f} MiB"
 
 
 def _gib(size_bytes: int) -> str:
