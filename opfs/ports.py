@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from opfs.core.action import Action, ApplyResult, Checkpoint, Difference, Document, StateDiff
     from opfs.core.names import BlockName, ElementId
+    from opfs.core.note import Note
+    from opfs.core.notekeys import Verifier
 
 
 class Clock(Protocol):
@@ -106,6 +108,59 @@ class SnapshotStore(Protocol):
 
     def set_attributes(self, id: ElementId, attributes: FileAttributes) -> None:
         """Change owner, mode and mtime of a document in the layer; it makes no block. Raises NotFound."""
+        ...
+
+
+class TransparencyLog(Protocol):
+    """The log over the headers of all blocks (format.md, "Log"): entry n is the header of block n.
+
+    One thread at a time appends; the rest only reads and may run at any time, in any thread. What is read is as
+    good as its comparison with a checkpoint. Adapter: opfs.tlog.log; fake: opfs.testing.log.
+    """
+
+    @property
+    def origin(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        ...
+
+    @property
+    def verifiers(self) -> Sequence[Verifier]:
+        """Of the keys that sign, then of retired ones."""
+        ...
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint, a note; raises NotFound before the first."""
+        ...
+
+    def append(self, headers: Iterable[bytes], time_ns: int) -> None:
+        """Add entries and sign the tree of all of them, with that time.
+
+        Raises PoolError, having signed nothing, where that would contradict what was signed before; PoolError
+        or NoSpace where it cannot be stored: the log has its old size then.
+        """
+        ...
+
+    def add_signatures(self, note: Note) -> bool:
+        """Join verified lines of others to the newest checkpoint; False where `note` is not that one."""
+        ...
+
+    def entry(self, index: int) -> bytes:
+        """Raises InvalidRequest where the log is not that large, NotFound or IntegrityError where it is damaged."""
+        ...
+
+    def root_at(self, size: int) -> bytes:
+        """The root of the first `size` entries; raises as `entry` does."""
+        ...
+
+    def inclusion_proof(self, index: int, size: int) -> Sequence[bytes]:
+        """The audit path of an entry in the tree of the first `size`; raises as `entry` does."""
+        ...
+
+    def consistency_proof(self, old_size: int, new_size: int) -> Sequence[bytes]:
+        """That one tree is a beginning of the other; raises as `entry` does."""
         ...
 
 

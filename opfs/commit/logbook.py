@@ -1,0 +1,95 @@
+"""Keeps the log up with the chain: every block's header is an entry of it (architecture.md, step 8).
+
+The blocks are the truth and the log is derived from them, so a failure here fails no commit: the next block or the
+next start appends what is missing. Only a contradiction stops writing: a log that signed what this chain is not.
+
+Concurrency: `start` before anything else runs, `record` in the sequencer's worker thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from opfs.core.header import BlockHeader
+from opfs.core.timestamp import parse_time
+from opfs.errors import IntegrityError, OpfsError, PoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from opfs.commit.chain import Proposal
+    from opfs.commit.failsafe import FailSafe
+    from opfs.core.names import BlockName
+    from opfs.ports import SnapshotStore, TransparencyLog
+
+log = logging.getLogger(__name__)
+
+
+class Logbook:
+    """Writes blocks into `transparency_log`; `failure` says why it is behind, None while it is not."""
+
+    def __init__(self, transparency_log: TransparencyLog, store: SnapshotStore) -> None:
+        self.log = transparency_log
+        self.failure: str | None = None
+        self._store = store
+
+    def start(self, blocks: Sequence[BlockName], failsafe: FailSafe) -> None:
+        """Compare the log with the chain and append what is missing; enters fail-safe mode where they disagree."""
+        try:
+            self._check_last_entry(blocks)
+            head = BlockHeader.decode(self._store.read_header(blocks[-1]))
+            self.log.append(self._missing(blocks), parse_time(head.time))
+        except PoolError as error:
+            self.failure = str(error)
+            failsafe.enter(str(error))
+        except OpfsError as error:
+            self._note_failure(error)
+
+    def record(self, blocks: Sequence[BlockName], proposal: Proposal) -> None:
+        """Append a durable block, after whatever blocks before it are missing; raises nothing."""
+        try:
+            time_ns = parse_time(proposal.header.time)
+            if self.log.size < proposal.header.height:
+                self.log.append(self._missing(blocks), time_ns)
+            self.log.append((proposal.header_bytes,), time_ns)
+        except OpfsError as error:
+            self._note_failure(error)
+        except Exception as error:
+            log.exception("appending block %s to the log", proposal.name)
+            self.failure = f"a bug: {error!r}"
+        else:
+            self.failure = None
+
+    def _note_failure(self, error: OpfsError) -> None:
+        self.failure = str(error)
+        log.warning("the log is behind the chain: %s", error)
+
+    def _missing(self, blocks: Sequence[BlockName]) -> Iterator[bytes]:
+        """The headers of the blocks that the log has not, in order."""
+        missing = [name for name in blocks if name.height >= self.log.size]
+        for height, name in enumerate(missing, self.log.size):
+            if name.height != height:
+                raise IntegrityError(f"block {height} is neither in the chain nor in the log")
+            header = self._store.read_header(name)
+            if BlockHeader.decode(header).name != name:
+                raise IntegrityError(f"block {name} holds the header of another block")
+            yield header
+
+    def _check_last_entry(self, blocks: Sequence[BlockName]) -> None:
+        """The last header of the log is that of its block: as headers are linked, all before it are too."""
+        size = self.log.size
+        if size > blocks[-1].height + 1:
+            raise PoolError(
+                f"the log refuses to sign: it signed {size} blocks before, the chain has {blocks[-1].height + 1}, "
+                "as after a restore from a backup",
+                hint="bring the newer pool back, or see opfs key accept-size",
+            )
+        for name in reversed(blocks):
+            if name.height == size - 1 and self._store.read_header(name) != self.log.entry(size - 1):
+                raise PoolError(
+                    f"the log refuses to sign: its entry {size - 1} is not the header of block {name}",
+                    hint="bring the pool back that it was made from, or see opfs key accept-size",
+                )
+            if name.height < size:
+                return

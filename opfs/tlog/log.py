@@ -1,0 +1,335 @@
+"""The transparency log as plain files: appends headers, signs checkpoints, proves from tiles.
+
+It knows no blocks and no chain: whoever calls it appends the headers in order and decides what to do about a refusal.
+What was signed once is a promise: nothing is signed that is smaller or has another history (format.md, "Log").
+
+Concurrency: `append`, `add_signatures` and `use_keys` exclude each other; everything else only reads and may run
+at any time, in any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from opfs.core.merkle import (
+    HASH_BYTES,
+    Frontier,
+    consistency_proof,
+    inclusion_proof,
+    leaf_hash,
+    root_at,
+    root_of_hashes,
+)
+from opfs.core.note import Checkpoint, Note, SignatureLine, open_note, parse_checkpoint
+from opfs.core.notekeys import sign_checkpoint
+from opfs.core.tiles import (
+    ENTRIES,
+    WIDTH,
+    Tile,
+    decode_bundle,
+    decode_tile,
+    encode_bundle,
+    nodes_from_tiles,
+    read_entry,
+    tile_of,
+    tiles_between,
+)
+from opfs.errors import IntegrityError, InvalidRequest, NotFound, PoolError
+from opfs.tlog.files import LogFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from opfs.core.merkle import Nodes
+    from opfs.core.notekeys import Verifier
+    from opfs.tlog.keys import KeyPair, KeyStore
+
+log = logging.getLogger(__name__)
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(slots=True)
+class _Edge:
+    """The right edge of the tree, which is all that appending needs: the frontier, and the tiles that are not full.
+
+    `rows[level]` holds the hashes of the partial tile of that level, `bundle` the bytes of the partial bundle.
+    """
+
+    frontier: Frontier = field(default_factory=Frontier)
+    rows: list[bytes] = field(default_factory=list)
+    bundle: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return self.frontier.size
+
+    def copy(self) -> _Edge:
+        return _Edge(self.frontier, list(self.rows), self.bundle)
+
+    def push(self, entry: bytes) -> list[tuple[Tile, bytes]]:
+        """Append an entry; returns the tiles that are full with it."""
+        index, leaf = self.frontier.size, leaf_hash(entry)
+        self.frontier = self.frontier.with_leaf(leaf)
+        self.bundle += encode_bundle((entry,))
+        full: list[tuple[Tile, bytes]] = []
+        level, node = 0, leaf
+        while True:
+            if level == len(self.rows):
+                self.rows.append(b"")
+            self.rows[level] += node
+            index //= WIDTH
+            if len(self.rows[level]) < WIDTH * HASH_BYTES:
+                return full
+            row, self.rows[level] = self.rows[level], b""
+            if level == 0:
+                full.append((Tile(ENTRIES, index), self.bundle))
+                self.bundle = b""
+            full.append((Tile(level, index), row))
+            node = root_of_hashes(decode_tile(row, WIDTH))
+            level += 1
+
+    def data(self, tile: Tile) -> bytes:
+        """The bytes of a partial tile of the edge."""
+        return self.bundle if tile.level == ENTRIES else self.rows[tile.level]
+
+
+class FileLog:
+    """The log in `directory`, signed with the keys of `store`; use `FileLog.open`."""
+
+    def __init__(self, directory: Path, origin: str, store: KeyStore, keys: KeyPair) -> None:
+        self.origin = origin
+        self.files = LogFiles(directory)
+        self._store = store
+        self._keys = keys
+        self._edge = _Edge()
+        self._note: Note | None = None
+        self._promises: list[Checkpoint] = []
+        self._writing = threading.Lock()
+
+    @classmethod
+    def open(cls, directory: Path, origin: str, store: KeyStore) -> FileLog:
+        """Read what is there; makes the first keys where there are none. Raises PoolError.
+
+        Files that are damaged or missing count as not there: `size` is 0 then, and appending all headers again makes
+        the same bytes. What they promised, if it was signed by these keys, must come true again.
+        """
+        keys = store.load()
+        files = LogFiles(directory)
+        if keys is None:
+            with_checkpoint = _read_or_none(files.read_checkpoint) is not None or store.signed() is not None
+            if with_checkpoint and store.load_next() is None:
+                raise PoolError(
+                    f"the keys of the log {origin} are missing",
+                    hint="put keys/ of the pool back from a backup, or make new ones with opfs key rotate",
+                )
+            keys = store.load_next() or store.create()
+        opened = cls(directory, origin, store, keys)
+        opened._load()
+        return opened
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Entries in the log."""
+        return self._edge.size
+
+    @property
+    def root(self) -> bytes:
+        return self._edge.frontier.root
+
+    @property
+    def verifiers(self) -> Sequence[Verifier]:
+        """Of the keys that sign now, then of earlier ones."""
+        return (*self._keys.verifiers, *self._store.retired())
+
+    @property
+    def promised_size(self) -> int:
+        """The largest size that is known to have been signed."""
+        return max((promise.size for promise in self._promises), default=0)
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint; raises NotFound before the first."""
+        note = self._note
+        if note is None:
+            raise NotFound("the log has no checkpoint yet")
+        return note.encode()
+
+    def entry(self, index: int) -> bytes:
+        """The bytes of one entry; raises NotFound, InvalidRequest or IntegrityError."""
+        return read_entry(index, self.size, self.files.read_tile)
+
+    def inclusion_proof(self, index: int, size: int) -> list[bytes]:
+        """The audit path of an entry in the tree of `size`; raises InvalidRequest, NotFound or IntegrityError."""
+        return inclusion_proof(index, size, self._nodes(size))
+
+    def consistency_proof(self, old_size: int, new_size: int) -> list[bytes]:
+        """That the tree of `old_size` is a beginning of that of `new_size`; raises as `inclusion_proof`."""
+        return consistency_proof(old_size, new_size, self._nodes(new_size))
+
+    def root_at(self, size: int) -> bytes:
+        """The root when the log had `size` entries; raises as `inclusion_proof`."""
+        return root_at(size, self._nodes(size))
+
+    def _nodes(self, size: int) -> Nodes:
+        if not 0 <= size <= self.size:
+            raise InvalidRequest(f"the log has {self.size} entries, not {size}")
+        return nodes_from_tiles(size, self.files.read_tile)
+
+    # --- appending -------------------------------------------------------------------------------------
+
+    def append(self, headers: Iterable[bytes], time_ns: int) -> None:
+        """Add entries and sign the tree that has them all, with that time; the signed checkpoint is visible on return.
+
+        Without entries it signs nothing, except a tree whose checkpoint is missing.
+
+        Raises PoolError, having signed nothing, where that would break a promise; PoolError or NoSpace where files
+        cannot be written: the log has then its old size, and the same call may be made again.
+        """
+        with self._writing:
+            edge = self._edge.copy()
+            old_size = edge.size
+            # A tree's tiles are in place before its checkpoint is.
+            for header in headers:
+                for tile, data in edge.push(header):
+                    self.files.write_tile(tile, data)
+                self._check_promises(edge)
+            if edge.size < self.promised_size:
+                raise _broken(f"it signed {self.promised_size} blocks before, the chain has {edge.size}")
+            if edge.size == old_size and self._note is not None:
+                return
+            for tile in tiles_between(old_size, edge.size):
+                if tile.is_partial:
+                    self.files.write_tile(tile, edge.data(tile))
+            # After this line: the tiles of a checkpoint that is not there; a crash here leaves them, or the partial
+            # ones torn; repaired by `_load`, which then asks for the headers again.
+            self._sign(edge, time_ns)
+            self._edge = edge
+            self._drop_partials(old_size, edge.size)
+
+    def _sign(self, edge: _Edge, time_ns: int) -> None:
+        checkpoint = Checkpoint(self.origin, edge.size, edge.frontier.root)
+        note = sign_checkpoint(checkpoint, self._keys.signers, time_ns // NS_PER_S)
+        # Remembered before it is shown: a checkpoint that somebody saw is one that `signed` may lag behind by what
+        # a power cut takes, and by nothing else.
+        self._store.set_signed(checkpoint.size, checkpoint.root)
+        self.files.write_checkpoint(note.encode())
+        # After this line: the log has its new size. A power cut here may bring back an earlier checkpoint; repaired
+        # by the next start, which appends what is missing and signs the same trees.
+        self._note = note
+        self._promises = [checkpoint]
+
+    def _check_promises(self, edge: _Edge) -> None:
+        for promise in self._promises:
+            if promise.size == edge.size and promise.root != edge.frontier.root:
+                raise _broken(f"it signed another history of {promise.size} blocks before")
+
+    def _drop_partials(self, old_size: int, new_size: int) -> None:
+        """Each step drops from the tile before as many partial tiles as it has made: no step pays for 255 of them."""
+        for tile in tiles_between(old_size, new_size):
+            if tile.index:
+                before = Tile(tile.level, tile.index - 1)
+                first = 1 if tile.width == WIDTH else max(1, tile.width - (new_size - old_size) + 1)
+                self.files.remove_partials(before, range(first, min(tile.width + 1, WIDTH)))
+
+    def add_signatures(self, note: Note) -> bool:
+        """Take over the lines that others put below our newest checkpoint; False where it is not our newest.
+
+        The caller has verified them.
+        """
+        with self._writing:
+            if self._note is None or note.text != self._note.text:
+                return False
+            ours = {(verifier.name, verifier.key_id) for verifier in self._keys.verifiers}
+            lines: list[SignatureLine] = [line for line in note.signatures if (line.name, line.key_id) not in ours]
+            joined = self._note.with_signatures(lines)
+            self.files.write_checkpoint(joined.encode())
+            self._note = joined
+            return True
+
+    def use_keys(self, keys: KeyPair, time_ns: int) -> None:
+        """Sign with other keys from now on, the newest checkpoint included: the tree is the same."""
+        with self._writing:
+            self._keys = keys
+            self._write_verifier_keys()
+            if self._note is not None:
+                self._sign(self._edge, time_ns)
+
+    def _write_verifier_keys(self) -> None:
+        self.files.write_verifier_keys("".join(f"{verifier.vkey}\n" for verifier in self.verifiers).encode())
+
+    # --- starting --------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        expected = "".join(f"{verifier.vkey}\n" for verifier in self.verifiers).encode()
+        if _read_or_none(self.files.read_verifier_keys) != expected:
+            self._write_verifier_keys()
+        remembered = self._store.signed()
+        if remembered is not None:
+            self._promises.append(Checkpoint(self.origin, *remembered))
+        data = _read_or_none(self.files.read_checkpoint)
+        if data is None:
+            return
+        try:
+            opened = open_note(data, self.verifiers)
+            checkpoint = parse_checkpoint(opened.text)
+            if checkpoint.origin != self.origin:
+                raise IntegrityError(f"it is of the log {checkpoint.origin}")
+        except IntegrityError as error:
+            log.warning("the stored checkpoint is not this log's and is made again: %s", error)
+            return
+        self._promises.append(checkpoint)
+        try:
+            edge = self._load_edge(checkpoint.size)
+            if edge.frontier.root != checkpoint.root:
+                raise IntegrityError("the tiles do not lead to the root of the checkpoint")
+            for promise in self._promises:
+                if promise.size <= edge.size and root_at(promise.size, self._load_nodes(edge.size)) != promise.root:
+                    raise IntegrityError(f"the tiles do not lead to the root of {promise.size} blocks")
+        except (IntegrityError, NotFound, InvalidRequest) as error:
+            log.warning("the tiles of the log are damaged and are made again: %s", error)
+            return
+        self._edge, self._note = edge, opened.note
+
+    def _load_nodes(self, size: int) -> Nodes:
+        return nodes_from_tiles(size, self.files.read_tile)
+
+    def _load_edge(self, size: int) -> _Edge:
+        """The right edge of the tree of that size, each entry of the partial bundle checked against its hash."""
+        edge = _Edge(Frontier.of(size, self._load_nodes(size)))
+        level_size, level = size, 0
+        while level_size:
+            count = level_size % WIDTH
+            row: list[bytes] = []
+            if count:
+                tile = Tile(level, level_size // WIDTH, count)
+                row = decode_tile(self.files.read_tile(tile), count)
+            edge.rows.append(b"".join(row))
+            if level == 0 and count:
+                bundle = tile_of(ENTRIES, size // WIDTH, size)
+                entries = decode_bundle(self.files.read_tile(bundle))[:count]
+                if [leaf_hash(entry) for entry in entries] != row:
+                    raise IntegrityError(f"{bundle.path} does not hold the entries of the tile above it")
+                edge.bundle = encode_bundle(entries)
+            level_size //= WIDTH
+            level += 1
+        return edge
+
+
+def _broken(what: str) -> PoolError:
+    return PoolError(
+        f"the log refuses to sign: {what}, as after a restore from a backup",
+        hint="bring the newer pool back, or see opfs key accept-size",
+    )
+
+
+def _read_or_none(read: Callable[[], bytes]) -> bytes | None:
+    try:
+        return read()
+    except NotFound:
+        return None
