@@ -77,22 +77,25 @@ def verify_bundle(
     keys: Sequence[Verifier],
     *,
     witnesses: Sequence[Verifier] = (),
-    old_keys: Sequence[Verifier] | None = None,
     document: bytes | None = None,
+    held: Checkpoint | None = None,
 ) -> Verdict:
     """Check a bundle's bytes with the log's keys.
 
-    All of `keys` must have signed and all of `witnesses` cosigned; `old_keys` are those of a consistency
-    proof's older checkpoint, where they are others. `document` must be the one that is proved, where given.
-    Raises InvalidRequest for bytes that are no bundle and for keys that cannot do what they are given for.
+    Of each kind of key in `keys`, one must have signed: so both keys of a log are asked for, and earlier pairs
+    may be given too. All of `witnesses` must have cosigned. Where given, `document` must be the one that is
+    proved, and `held`, a checkpoint from before, the older one of a consistency proof.
+    Raises InvalidRequest for bytes that are no bundle and for what cannot be checked with this kind of bundle.
     """
-    _check_kinds([*keys, *(old_keys or ())], {Kind.ED25519, Kind.ML_DSA_44}, "a log", "a witness signs with it")
+    _check_kinds(keys, {Kind.ED25519, Kind.ML_DSA_44}, "a log", "a witness signs with it")
     _check_kinds(witnesses, {Kind.COSIGNATURE, Kind.ML_DSA_44}, "a witness", "a log signs with it")
-    if not keys or (old_keys is not None and not old_keys):
+    if not keys:
         raise InvalidRequest("nothing can be verified without a key of the log", hint="it is in chain/log/log.vkey")
     bundle = decode_bundle(data)
     if isinstance(bundle, ConsistencyBundle):
-        return _Consistency(bundle, keys, keys if old_keys is None else old_keys, witnesses, document).verdict()
+        return _Consistency(bundle, keys, witnesses, document, held).verdict()
+    if held is not None:
+        raise InvalidRequest(f"a proof of {bundle.KIND} has no older checkpoint", hint="opfs prove --consistency")
     block = _Block(bundle.block, keys, witnesses)
     if isinstance(bundle, ElementBundle):
         return _Element(bundle, block, document).verdict()
@@ -147,21 +150,27 @@ class _Signed:
         for key in self._keys:
             if key.name != self.checkpoint.origin:
                 raise IntegrityError(f"the key is of the log {key.name}, the checkpoint of {self.checkpoint.origin}")
-        return self._check(self._keys, "signed")
+        signed = {key: told for key in self._keys if (told := self._check(key))}
+        for key in self._keys:
+            if key.kind not in {signer.kind for signer in signed}:
+                others = " or another key given" if sum(other.kind == key.kind for other in self._keys) > 1 else ""
+                raise IntegrityError(f"the checkpoint is not signed by {_name(key)}{others}")
+        return f"signed by {', '.join(signed.values())}"
 
     def check_cosignatures(self, witnesses: Sequence[Verifier]) -> str:
-        return self._check(witnesses, "cosigned")
+        cosigned = {key: self._check(key) for key in witnesses}
+        for key, told in cosigned.items():
+            if told is None:
+                raise IntegrityError(f"the checkpoint is not cosigned by {_name(key)}")
+        return f"cosigned by {', '.join(filter(None, cosigned.values()))}"
 
-    def _check(self, keys: Sequence[Verifier], signed: str) -> str:
-        """Every key has a line, and every line of the key is good; other lines are none of our business."""
-        found = []
-        for key in keys:
-            lines = [line for line in self.note.signatures if (line.name, line.key_id) == (key.name, key.key_id)]
-            if not lines:
-                raise IntegrityError(f"the checkpoint is not {signed} by {_name(key)}")
-            times = {key.check(self.note.text, line.signature) for line in lines}
-            found.append(_name(key) + "".join(f" at {_when(time_s)}" for time_s in times if time_s is not None))
-        return f"{signed} by {', '.join(found)}"
+    def _check(self, key: Verifier) -> str | None:
+        """Who signed and when, where the key has a line; raises IntegrityError for a line of it that is not good."""
+        lines = [line for line in self.note.signatures if (line.name, line.key_id) == (key.name, key.key_id)]
+        if not lines:
+            return None
+        times = sorted({key.check(self.note.text, line.signature) or 0 for line in lines} - {0})
+        return _name(key) + "".join(f" at {_when(time_s)}" for time_s in times)
 
 
 class _Block:
@@ -271,14 +280,15 @@ class _Consistency:
         self,
         bundle: ConsistencyBundle,
         keys: Sequence[Verifier],
-        old_keys: Sequence[Verifier],
         witnesses: Sequence[Verifier],
         document: bytes | None,
+        held: Checkpoint | None,
     ) -> None:
         self._bundle = bundle
-        self._old = _Signed(bundle.old, old_keys)
+        self._old = _Signed(bundle.old, keys)
         self._new = _Signed(bundle.new, keys)
         self._witnesses = witnesses
+        self._held = held
         self._documents = _Documents(None, document)
 
     def verdict(self) -> Verdict:
@@ -296,6 +306,9 @@ class _Consistency:
             raise IntegrityError(f"the checkpoints are of two logs, {old.origin} and {new.origin}")
         if old.size > new.size:
             raise IntegrityError(f"the older checkpoint has {old.size} blocks, the newer {new.size}")
+        if self._held is not None and old != self._held:
+            held = f"{self._held.origin}, {self._held.size} blocks, root {self._held.root.hex()}"
+            raise IntegrityError(f"the older checkpoint is not the one you hold, which says {held}")
         return told
 
     def _check_signatures(self) -> str:
