@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from opfs.commit.confirmations import Confirmations
     from opfs.commit.failsafe import FailSafe
     from opfs.commit.journal import Journal
+    from opfs.commit.logbook import Logbook
     from opfs.core.action import Document
     from opfs.core.names import BlockName, ElementId
     from opfs.ports import Clock, FileAttributes, Plugin, SnapshotStore
@@ -75,6 +76,7 @@ class Sequencer:
         self,
         chain: Chain,
         store: SnapshotStore,
+        logbook: Logbook,
         journal: Journal,
         plugins: Mapping[str, Plugin],
         confirmations: Confirmations,
@@ -91,6 +93,7 @@ class Sequencer:
         """Called after each commit point, on the trio thread; they must neither block nor raise."""
         self._chain = chain
         self._store = store
+        self._logbook = logbook
         self._clock = clock
         self._reply_timeout_s = reply_timeout_s
         self._schemas: dict[str, DocumentSchema] = {}
@@ -350,7 +353,7 @@ class Sequencer:
             self._answer(ticket, proposal.name, ticket.applied.failure)
 
     def _write(self, proposal: Proposal) -> None:
-        """In the worker thread: write the layer and take the snapshot, or leave the layer as HEAD has it."""
+        """In the worker thread: write the layer, take the snapshot, log it; or leave the layer as HEAD has it."""
         self._chain.tips.flush()
         try:
             self._store.write_block(proposal.name, proposal.writes, proposal.header_bytes, proposal.events_bytes)
@@ -358,6 +361,9 @@ class Sequencer:
             ids = [write.id for write in proposal.writes]
             self._store.restore_layer(self._chain.catalog.head, ids)
             raise
+        # After this line: a durable block that is not in the log; a crash here leaves the log behind the chain;
+        # repaired by `Logbook.start`, which appends what is missing.
+        self._logbook.record(self._chain.blocks, proposal)
 
     async def _give_up(self, batch: Sequence[_Ticket], error: OpfsError) -> None:
         """No block was made, and that is known: undo what the batch did to the host."""

@@ -17,6 +17,7 @@ from opfs.commit.confirmations import Confirmations
 from opfs.commit.derive import Deriver
 from opfs.commit.failsafe import FailSafe
 from opfs.commit.journal import Journal
+from opfs.commit.logbook import Logbook
 from opfs.commit.refusals import Refusals
 from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
@@ -24,6 +25,9 @@ from opfs.embedding.model import MiniLmEmbedder
 from opfs.index.store import SqliteIndex
 from opfs.plugins.contract import PluginContext
 from opfs.plugins.registry import PluginRegistry, load_plugins
+from opfs.tlog.keys import DIRECTORY as KEYS
+from opfs.tlog.keys import KeyStore
+from opfs.tlog.log import FileLog
 from opfs.vfs.draft_store import DraftStore
 
 if TYPE_CHECKING:
@@ -51,6 +55,9 @@ class Parts:
     chain: Chain
     plugins: PluginRegistry
     failsafe: FailSafe
+    keys: KeyStore
+    log: FileLog
+    logbook: Logbook
     sequencer: Sequencer
     refusals: Refusals
     drafts: DraftStore
@@ -73,7 +80,11 @@ def open_parts(config: Config) -> Iterator[Parts]:
         chain = load_chain(store, tips, pool.info.origin, clock.now_ns())
         plugins = load_plugins(lambda name: _plugin_context(config, pool, name), config.plugins)
         failsafe = FailSafe()
-        sequencer = Sequencer(chain, store, journal, plugins, Confirmations(clock), failsafe, clock)
+        keys = KeyStore(pool.path / KEYS, chain.origin)
+        transparency_log = FileLog.open(log_directory, chain.origin, keys)
+        logbook = Logbook(transparency_log, store)
+        logbook.start(chain.blocks, failsafe)
+        sequencer = Sequencer(chain, store, logbook, journal, plugins, Confirmations(clock), failsafe, clock)
         embedder = MiniLmEmbedder(config.models)
         index = resources.enter_context(closing(SqliteIndex(pool.subvolume("@index"), embedder)))
         drafts = pool.subvolume("@drafts")
@@ -86,6 +97,9 @@ def open_parts(config: Config) -> Iterator[Parts]:
             chain=chain,
             plugins=plugins,
             failsafe=failsafe,
+            keys=keys,
+            log=transparency_log,
+            logbook=logbook,
             sequencer=sequencer,
             refusals=Refusals(drafts / "rejected", clock),
             drafts=resources.enter_context(closing(DraftStore(drafts / "state"))),

@@ -28,6 +28,7 @@ def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
         "blocks": f"{len(sequencer.blocks)}",
         "events": f"{sequencer.event_count}",
         "elements": f"{sequencer.catalog.count()}",
+        "log": parts.logbook.failure or f"{parts.log.size} blocks, signed",
         "under way": f"{sequencer.in_flight_count} changes",
         "index": deriver.failure or f"{parts.index.indexed_count} events, {deriver.lag} behind",
         "model": f"{parts.embedder.model_id}, {'loaded' if parts.embedder.is_loaded else 'not loaded yet'}",
@@ -38,6 +39,8 @@ def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
 def _health(parts: Parts) -> str:
     if parts.failsafe.reason is not None:
         return f"FAIL-SAFE, writes are refused: {parts.failsafe.reason}"
+    if parts.logbook.failure is not None:
+        return "degraded: the log is behind the chain, see log"
     if parts.deriver.failure is not None:
         return "degraded: search does not work, see index"
     space = parts.store.space()

@@ -20,6 +20,7 @@ from opfs.commit.chain import load_chain
 from opfs.commit.confirmations import Confirmations
 from opfs.commit.failsafe import FailSafe
 from opfs.commit.journal import Journal
+from opfs.commit.logbook import Logbook
 from opfs.commit.refusals import Refusals
 from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
@@ -28,6 +29,7 @@ from opfs.core.actor import Actor
 from opfs.core.event import decode_events
 from opfs.core.names import ElementId
 from opfs.errors import NotFound
+from opfs.testing.log import MemoryLog
 from opfs.testing.memoryhost import MemoryPlugin
 from opfs.testing.store import MemorySnapshotStore
 from opfs.vfs.draft_store import DraftStore
@@ -104,7 +106,9 @@ async def a_world(directory: Path) -> AsyncIterator[World]:
     try:
         chain = load_chain(store, tips, "test.example/opfs", clock.now_ns())
         plugins = {"memory": MemoryPlugin(), "other": other}
-        sequencer = Sequencer(chain, store, journal, plugins, Confirmations(clock), FailSafe(), clock)
+        sequencer = Sequencer(
+            chain, store, Logbook(MemoryLog(), store), journal, plugins, Confirmations(clock), FailSafe(), clock
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(sequencer.run)
             world = World(sequencer, store, directory / "drafts" / "state", clock)

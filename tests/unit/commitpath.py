@@ -13,6 +13,7 @@ from opfs.commit.change import Change, Request
 from opfs.commit.confirmations import Confirmations
 from opfs.commit.failsafe import FailSafe
 from opfs.commit.journal import Journal
+from opfs.commit.logbook import Logbook
 from opfs.commit.recovery import recover
 from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
@@ -20,6 +21,7 @@ from opfs.commit.verify import check_chain
 from opfs.core.actor import Actor
 from opfs.core.event import Event, decode_events
 from opfs.core.names import ElementId
+from opfs.testing.log import MemoryLog
 from opfs.testing.memoryhost import MemoryPlugin
 from opfs.testing.store import MemorySnapshotStore
 
@@ -42,11 +44,12 @@ class SteppingClock:
 
 
 class CommitPath:
-    """Store, host, journal and tips survive a stop, as disk and host do; the sequencer does not."""
+    """Store, log, host, journal and tips survive a stop, as disk and host do; the sequencer does not."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.store = MemorySnapshotStore()
+        self.log = MemoryLog()
         self.plugin = MemoryPlugin()
         self.clock = SteppingClock()
         self.reply_timeout_s = 30.0
@@ -58,13 +61,17 @@ class CommitPath:
         confirmations = Confirmations(self.clock)
         try:
             chain = load_chain(self.store, tips, "test.example/opfs", self.clock.now_ns())
+            failsafe = FailSafe()
+            self.logbook = Logbook(self.log, self.store)
+            self.logbook.start(chain.blocks, failsafe)
             sequencer = Sequencer(
                 chain,
                 self.store,
+                self.logbook,
                 journal,
                 {"memory": self.plugin},
                 confirmations,
-                FailSafe(),
+                failsafe,
                 self.clock,
                 reply_timeout_s=self.reply_timeout_s,
             )

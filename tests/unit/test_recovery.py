@@ -1,5 +1,6 @@
 """A crash at each point of a request, played by stopping there: what the next start makes of it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ from commitpath import CommitPath, delete, write
 from opfs.commit.chain import load_chain
 from opfs.commit.tips import Tips
 from opfs.core.names import ElementId
-from opfs.errors import IntegrityError
+from opfs.errors import IntegrityError, NoSpace, ReadOnly
+from opfs.testing.log import MemoryLog
 
 A = ElementId("memory", "a")
 
@@ -119,9 +121,45 @@ async def test_tips_of_a_longer_chain_are_not_believed(path):
         await sequencer.submit(write("a", size=2))
     del path.store.blocks[max(path.store.blocks)]
     (path.directory / "journal").unlink()  # it would commit the lost block's change again, and rightly so
+    path.log = MemoryLog()  # the log of the whole chain would refuse
     async with path.started() as sequencer:
         assert sequencer.catalog.get(A).height == 1
         await sequencer.submit(write("a", size=3))
+
+
+async def test_a_chain_that_lost_a_block_which_was_signed_is_not_written_to(path, caplog):
+    async with path.started() as sequencer:
+        await sequencer.submit(write("a", size=1))
+        await sequencer.submit(write("a", size=2))
+    checkpoint = path.log.checkpoint()
+    del path.store.blocks[max(path.store.blocks)]
+    (path.directory / "journal").unlink()
+    async with path.started() as sequencer:
+        assert json.loads(await sequencer.read_document(A)) == {"size": 1}
+        with pytest.raises(ReadOnly, match="it signed 3 blocks before, the chain has 2"):
+            await sequencer.submit(write("a", size=3))
+    assert path.log.checkpoint() == checkpoint
+    assert "refuses to sign" in caplog.text
+
+
+async def test_a_log_that_cannot_be_written_fails_no_commit_and_catches_up(path, caplog):
+    async with path.started() as sequencer:
+        path.log.refuse = NoSpace("the pool is full")
+        await sequencer.submit(write("a", size=1))
+        await sequencer.submit(write("a", size=2))
+        assert path.log.size == 1
+        assert path.logbook.failure == "the pool is full"
+        path.log.refuse = None
+        await sequencer.submit(write("a", size=3))
+        assert path.log.size == 4
+        assert path.logbook.failure is None
+    path.log = MemoryLog()
+    async with path.started():
+        assert path.log.size == 4
+    assert [path.log.entry(name.height) for name in path.store.list_blocks()] == [
+        path.store.read_header(name) for name in path.store.list_blocks()
+    ]
+    assert "behind the chain" in caplog.text
 
 
 async def test_a_head_with_anothers_header_is_refused(path):
