@@ -74,7 +74,13 @@ def make_tree(parts: Parts) -> Tree:
     nodes = [
         make_readme(time_ns=now_ns),
         state,
-        ChainDirectory(("chain",), blocks=lambda: sequencer.blocks, block_path=parts.store.block_path, time_ns=now_ns),
+        ChainDirectory(
+            ("chain",),
+            blocks=lambda: sequencer.blocks,
+            block_path=parts.store.block_path,
+            verifier=parts.verified,
+            time_ns=now_ns,
+        ),
         make_search(_Searcher(parts), time_ns=now_ns),
         RejectedDirectory(("rejected",), parts.refusals, time_ns=now_ns),
         make_errors(parts.refusals, time_ns=now_ns),

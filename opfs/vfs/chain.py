@@ -3,6 +3,11 @@
 A block never changes, so the kernel may keep what it once saw for ever; which blocks there are is asked every
 time. Nothing is written.
 
+A file is read whole and checked before any of its bytes is handed out, and the bytes handed out are those that
+were checked. The kernel keeps them, so reading again costs nothing; what it has dropped is read and checked
+again. A name that is not there is checked too: a document that was removed from a block does not just not exist.
+Owner, mode and times are not what a block commits to, and are not checked.
+
 Trio thread; what may wait for a disk does so in a worker thread: looking up and listing always, reading where
 the page cache has no answer (RWF_NOWAIT, preadv2(2)). Opening does not: the look-up that came before left the
 file's inode in memory. A hop to a thread costs a hundred times what a cached read does.
@@ -15,10 +20,11 @@ import stat
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from opfs.commit.content import ContentCache
 from opfs.core.names import BlockName
 from opfs.errors import InvalidRequest, NotFound, ReadOnly
 from opfs.vfs.generated import ReadOnlyDirectory, is_writing
@@ -33,11 +39,63 @@ if TYPE_CHECKING:
 HEAD = "HEAD"
 HEADER = "block.json"
 
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a fifo would hang the open
+
+VERIFIED_LIMIT_BYTES = 32 << 20
+"""Of files that the kernel is in the middle of reading, kept between its requests for their pieces."""
+
+THREAD_ABOVE_BYTES = 1 << 18
+"""Checking so much takes longer than handing it to a thread."""
+
 TIMES_BUDGET_S = 0.2
 """How long one listing may ask the disk when blocks were made; from memory it takes 10 µs a block."""
 
 UNTIL_KNOWN = CachePolicy(entry_timeout_s=FOREVER.entry_timeout_s)
 """The kernel may keep the name, but asks for the attributes again."""
+
+
+class BlockVerifier(Protocol):
+    """Knows what every file of every block must be; paths are below the block."""
+
+    def is_known(self, block: BlockName, path: str) -> bool:
+        """Whether `check` of the file answers from memory."""
+        ...
+
+    def check(self, block: BlockName, path: str, content: bytes) -> None:
+        """Raise IntegrityError unless the file consists of these bytes; blocks, if not known."""
+        ...
+
+    def check_absent(self, block: BlockName, path: str) -> None:
+        """Raise IntegrityError if the block has the file; blocks."""
+        ...
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Hands out verified files; keeps those that are being read."""
+
+    verifier: BlockVerifier
+    verified: ContentCache = field(default_factory=lambda: ContentCache(VERIFIED_LIMIT_BYTES))
+    thread: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
+
+    async def load(self, block: BlockName, path: str, file: Path, size: int) -> bytes:
+        """The whole file, checked; raises IntegrityError or OSError."""
+        key = f"{block}/{path}".encode()
+        content = self.verified.get(key)
+        if content is not None:
+            return content
+        content = _read_now(file, size)
+        if content is None:
+            content = await trio.to_thread.run_sync(_read_whole, file)
+        if len(content) <= THREAD_ABOVE_BYTES and self.verifier.is_known(block, path):
+            self.verifier.check(block, path, content)
+        else:
+            await trio.to_thread.run_sync(self.verifier.check, block, path, content, limiter=self.thread)
+        self.verified.put(key, content)
+        return content
+
+    async def check_absent(self, block: BlockName, path: str) -> None:
+        await trio.to_thread.run_sync(self.verifier.check_absent, block, path, limiter=self.thread)
 
 
 @dataclass(slots=True)
@@ -50,7 +108,12 @@ class ChainDirectory(ReadOnlyDirectory):
 
     blocks: Callable[[], Sequence[BlockName]]
     block_path: Callable[[BlockName], Path]
+    verifier: BlockVerifier
+    _reader: _Reader = field(init=False)
     _times_ns: dict[BlockName, int] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._reader = _Reader(self.verifier)
 
     async def lookup(self, name: str, caller: Caller) -> Node:
         blocks = self.blocks()
@@ -82,7 +145,8 @@ class ChainDirectory(ReadOnlyDirectory):
         policy = FOREVER if time_ns is not None else UNTIL_KNOWN
         time_ns = time_ns or 0
         shown = Attributes(mode=stat.S_IFDIR | 0o555, atime_ns=time_ns, mtime_ns=time_ns, ctime_ns=time_ns)
-        return StoredDirectory((*self.key, str(block)), self.block_path(block), shown, policy)
+        place = _Place(self._reader, block, "", self.block_path(block))
+        return StoredDirectory((*self.key, str(block)), place, shown, policy)
 
     async def _learn_times(self, blocks: Sequence[BlockName]) -> None:
         unknown = [block for block in reversed(blocks) if block not in self._times_ns]
@@ -91,11 +155,24 @@ class ChainDirectory(ReadOnlyDirectory):
             self._times_ns.update(zip(unknown, await trio.to_thread.run_sync(_modification_times, paths), strict=False))
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A file or directory of a block: `name` is its path below the block, `path` where it lies on disk."""
+
+    reader: _Reader
+    block: BlockName
+    name: str
+    path: Path
+
+    def below(self, name: str) -> _Place:
+        return _Place(self.reader, self.block, f"{self.name}/{name}" if self.name else name, self.path / name)
+
+
 @dataclass(slots=True)
 class StoredDirectory(ReadOnlyDirectory):
     """A directory of a block. Only directories and regular files show: a block holds nothing else."""
 
-    path: Path
+    place: _Place
     stored: Attributes
     policy: CachePolicy = FOREVER
 
@@ -107,14 +184,16 @@ class StoredDirectory(ReadOnlyDirectory):
         return self.stored
 
     async def lookup(self, name: str, caller: Caller) -> Node:
-        path = self.path / name
+        place = self.place.below(name)
         try:
-            found = await trio.to_thread.run_sync(os.lstat, path)
+            found = await trio.to_thread.run_sync(os.lstat, place.path)
         except FileNotFoundError:
-            raise NotFound(f"/{'/'.join((*self.key, name))} does not exist") from None
-        node = _stored_node((*self.key, name), path, found)
+            found = None
+        node = _stored_node((*self.key, name), place, found) if found else None
         if node is None:
-            raise NotFound(f"/{'/'.join((*self.key, name))} is neither a file nor a directory")
+            await place.reader.check_absent(place.block, place.name)
+            what = "is neither a file nor a directory" if found else "does not exist"
+            raise NotFound(f"/{'/'.join((*self.key, name))} {what}")
         return node
 
     async def entries(self, caller: Caller) -> Iterable[tuple[str, Node]]:
@@ -122,9 +201,10 @@ class StoredDirectory(ReadOnlyDirectory):
 
     def _scan(self) -> list[tuple[str, Node]]:
         listing = []
-        with os.scandir(self.path) as found:
+        with os.scandir(self.place.path) as found:
             for entry in found:
-                node = _stored_node((*self.key, entry.name), self.path / entry.name, entry.stat(follow_symlinks=False))
+                place = self.place.below(entry.name)
+                node = _stored_node((*self.key, entry.name), place, entry.stat(follow_symlinks=False))
                 if node is not None:
                     listing.append((entry.name, node))
         return sorted(listing, key=lambda item: item[0])
@@ -134,7 +214,7 @@ class StoredDirectory(ReadOnlyDirectory):
 class StoredFile(File):
     """A file of a block, with the owner and mode it was committed with."""
 
-    path: Path
+    place: _Place
     stored: Attributes
 
     @property
@@ -147,33 +227,38 @@ class StoredFile(File):
     async def open(self, flags: int, caller: Caller) -> Handle:
         if is_writing(flags):
             raise ReadOnly("a block never changes", hint="write the document below /state")
-        return _StoredHandle(self.path, self.stored.size)
+        return _StoredHandle(self.place, self.stored.size)
 
 
 @dataclass(slots=True, eq=False)
 class _StoredHandle(Handle):
-    """Opens its file at the first read: the kernel often has all pages and reads nothing."""
+    """Touches its file at the first read: the kernel often has all pages and reads nothing."""
 
-    path: Path
+    place: _Place
     size: int
-    descriptor: int | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
-        if self.descriptor is None:
-            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        wanted = max(0, min(size, self.size - offset))
-        buffer = bytearray(wanted)
-        try:
-            count = os.preadv(self.descriptor, [buffer], offset, os.RWF_NOWAIT)
-        except BlockingIOError:
-            count = 0
-        if count == wanted:
-            return bytes(buffer)
-        return await trio.to_thread.run_sync(os.pread, self.descriptor, wanted, offset)
+        place = self.place
+        content = await place.reader.load(place.block, place.name, place.path, self.size)
+        return content[offset : offset + size]
 
-    async def release(self) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
+
+def _read_now(path: Path, size: int) -> bytes | None:
+    """The whole file, as far as memory has it; None where the disk has to be waited for, or the size is another."""
+    descriptor = os.open(path, _OPEN_FILE)
+    try:
+        buffer = bytearray(size + 1)
+        count = os.preadv(descriptor, [buffer], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(descriptor)
+    return bytes(buffer[:count]) if count == size else None
+
+
+def _read_whole(path: Path) -> bytes:
+    with os.fdopen(os.open(path, _OPEN_FILE), "rb") as file:
+        return file.read()
 
 
 def _modification_times(paths: Sequence[Path]) -> list[int]:
@@ -190,7 +275,7 @@ def _modification_times(paths: Sequence[Path]) -> list[int]:
     return times
 
 
-def _stored_node(key: NodeKey, path: Path, found: os.stat_result) -> StoredDirectory | StoredFile | None:
+def _stored_node(key: NodeKey, place: _Place, found: os.stat_result) -> StoredDirectory | StoredFile | None:
     attributes = Attributes(
         mode=found.st_mode,
         size=found.st_size,
@@ -202,7 +287,7 @@ def _stored_node(key: NodeKey, path: Path, found: os.stat_result) -> StoredDirec
         ctime_ns=found.st_ctime_ns,
     )
     if stat.S_ISDIR(found.st_mode):
-        return StoredDirectory(key, path, attributes)
+        return StoredDirectory(key, place, attributes)
     if stat.S_ISREG(found.st_mode):
-        return StoredFile(key, path, attributes)
+        return StoredFile(key, place, attributes)
     return None

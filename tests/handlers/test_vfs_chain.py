@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from opfs.core.names import BlockName
-from opfs.errors import NotFound, ReadOnly
+from opfs.errors import IntegrityError, NotFound, ReadOnly
 from opfs.vfs import chain as chain_module
 from opfs.vfs.chain import UNTIL_KNOWN, ChainDirectory
 from opfs.vfs.node import FOREVER, NEVER, Caller, Symlink
@@ -24,12 +24,31 @@ def made_ns(height: int) -> int:
     return 1_800_000_000_000_000_000 + height
 
 
+class Fingerprints:
+    """A verifier that knows what was written with `Blocks.write`, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.contents, self.asked, self.is_slow = {}, [], False
+
+    def is_known(self, block, path):
+        return not self.is_slow
+
+    def check(self, block, path, content):
+        self.asked.append((block.height, path))
+        if self.contents.get((block, path)) != content:
+            raise IntegrityError(f"{path} of block {block} was changed")
+
+    def check_absent(self, block, path):
+        if (block, path) in self.contents:
+            raise IntegrityError(f"{path} of block {block} is missing")
+
+
 class Blocks:
     """Blocks in a directory, and /chain over them."""
 
     def __init__(self, path) -> None:
-        self.path, self.names = path, []
-        self.chain = ChainDirectory(("chain",), lambda: self.names, self.path_of)
+        self.path, self.names, self.verifier = path, [], Fingerprints()
+        self.chain = ChainDirectory(("chain",), lambda: self.names, self.path_of, self.verifier)
 
     def path_of(self, name):
         return self.path / str(name)
@@ -38,12 +57,16 @@ class Blocks:
         block = self.path_of(name(height))
         plugin = block / "state" / "lxc"
         plugin.mkdir(parents=True)
-        (block / "block.json").write_text('{"v":1}')
+        self.write(height, "block.json", b'{"v":1}')
         os.utime(block / "block.json", ns=(0, made_ns(height)))
-        (block / "events.jsonl").write_text("")
+        self.write(height, "events.jsonl", b"")
         for element, content in documents.items():
-            (plugin / f"{element}.json").write_bytes(content)
+            self.write(height, f"state/lxc/{element}.json", content)
         self.names.append(name(height))
+
+    def write(self, height, path, content):
+        (self.path_of(name(height)) / path).write_bytes(content)
+        self.verifier.contents[name(height), path] = content
 
 
 @pytest.fixture
@@ -166,12 +189,52 @@ async def test_attributes_are_kept_for_ever_only_when_they_are_known(blocks, mon
 
 async def test_reads_past_the_end_and_in_pieces(blocks, tmp_path):
     content = os.urandom(300_000)
-    (blocks.path_of(name(1)) / "events.jsonl").write_bytes(content)
+    blocks.write(1, "events.jsonl", content)
     handle = await (await walk(blocks.chain, f"{name(1)}/events.jsonl")).open(os.O_RDONLY, ME)
     pieces = [await handle.read(offset, 131_072) for offset in range(0, 400_000, 131_072)]
     await handle.release()
     assert b"".join(pieces) == content
     assert pieces[-1] == b""
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+@pytest.mark.parametrize("path", ["state/lxc/web.json", "events.jsonl", "block.json"])
+async def test_changed_bytes_are_never_handed_out(blocks, path, is_slow):
+    blocks.verifier.is_slow = is_slow
+    (blocks.path_of(name(1)) / path).write_bytes(b'{"memory": 9}')
+    handle = await (await walk(blocks.chain, f"{name(1)}/{path}")).open(os.O_RDONLY, ME)
+    for offset in (0, 5, 0):
+        with pytest.raises(IntegrityError):
+            await handle.read(offset, 4)
+    await handle.release()
+    assert await read(await walk(blocks.chain, f"{name(2)}/state/lxc/web.json")) == b'{"memory": 2}'
+
+
+async def test_what_changes_between_two_pieces_of_one_read_shows_in_neither(blocks):
+    """The bytes that were checked are the bytes that are handed out."""
+    content = os.urandom(300_000)
+    blocks.write(1, "state/lxc/web.json", content)
+    handle = await (await walk(blocks.chain, f"{name(1)}/state/lxc/web.json")).open(os.O_RDONLY, ME)
+    first = await handle.read(0, 131_072)
+    (blocks.path_of(name(1)) / "state/lxc/web.json").write_bytes(bytes(300_000))
+    assert first + await handle.read(131_072, 300_000) == content
+    assert blocks.verifier.asked == [(1, "state/lxc/web.json")]
+
+
+async def test_a_planted_file_cannot_be_read(blocks):
+    for path in ("state/lxc/planted.json", "planted", "state/lxc/web.json~"):
+        (blocks.path_of(name(1)) / path).write_bytes(b"{}")
+        with pytest.raises(IntegrityError):
+            await read(await walk(blocks.chain, f"{name(1)}/{path}"))
+
+
+async def test_a_file_that_was_removed_is_an_error_and_not_just_absent(blocks):
+    plugin = blocks.path_of(name(1)) / "state" / "lxc"
+    (plugin / "web.json").rename(plugin / "other.json")
+    with pytest.raises(IntegrityError, match="missing"):
+        await walk(blocks.chain, f"{name(1)}/state/lxc/web.json")
+    with pytest.raises(NotFound):
+        await walk(blocks.chain, f"{name(1)}/state/lxc/never.json")
 
 
 async def test_opening_for_writing_is_refused(blocks):
@@ -187,7 +250,7 @@ async def test_links_and_special_files_are_not_shown_nor_followed(blocks):
     os.mkfifo(plugin / "pipe.json")
     directory = await walk(blocks.chain, f"{name(1)}/state/lxc")
     assert await names_in(directory) == ["web.json"]
-    for special in ("leak.json", "pipe.json"):
+    for special in ("leak.json", "pipe.json"):  # in no block, so they do not exist
         with pytest.raises(NotFound):
             await directory.lookup(special, ME)
     file = await walk(directory, "web.json")
