@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -94,10 +94,18 @@ class SnapshotStore(Protocol):
         """Every document of a block, in any order."""
         ...
 
-    def write_block(self, name: BlockName, writes: Sequence[DocumentWrite], header: bytes, events: bytes) -> None:
+    def write_block(
+        self,
+        name: BlockName,
+        writes: Sequence[DocumentWrite],
+        header: bytes,
+        events: bytes,
+        before_snapshot: Callable[[], None] = lambda: None,
+    ) -> None:
         """Write the layer, then take the snapshot under its final name; durable on return.
 
-        Raises NoSpace (outcome known: no snapshot was made, the layer may hold part of `writes`) or
+        `before_snapshot` is called between the two, to start what can go on while the disk works: it neither
+        waits nor raises. Raises NoSpace (outcome known: no snapshot was made, the layer may hold part of `writes`) or
         CommitUnknown (the snapshot may or may not exist).
         """
         ...
@@ -114,8 +122,8 @@ class SnapshotStore(Protocol):
 class TransparencyLog(Protocol):
     """The log over the headers of all blocks (format.md, "Log"): entry n is the header of block n.
 
-    One thread at a time appends; the rest only reads and may run at any time, in any thread. What is read is as
-    good as its comparison with a checkpoint. Adapter: opfs.tlog.log; fake: opfs.testing.log.
+    One thread at a time appends or foresees; the rest only reads and may run at any time, in any thread. What is
+    read is as good as its comparison with a checkpoint. Adapter: opfs.tlog.log; fake: opfs.testing.log.
     """
 
     @property
@@ -133,6 +141,10 @@ class TransparencyLog(Protocol):
 
     def checkpoint(self) -> bytes:
         """The newest signed checkpoint, a note; raises NotFound before the first."""
+        ...
+
+    def foresee(self, header: bytes, time_ns: int) -> None:
+        """Compute what appending just this header will need; shows nothing, changes nothing, and may be in vain."""
         ...
 
     def append(self, headers: Iterable[bytes], time_ns: int) -> None:

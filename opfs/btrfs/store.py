@@ -34,7 +34,7 @@ from opfs.core.names import BlockName
 from opfs.errors import CommitUnknown, InvalidRequest, NoSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from opfs.core.names import ElementId
@@ -125,7 +125,14 @@ class BtrfsSnapshotStore:
 
     # --- writing ---------------------------------------------------------------------------------------
 
-    def write_block(self, name: BlockName, writes: Sequence[DocumentWrite], header: bytes, events: bytes) -> None:
+    def write_block(
+        self,
+        name: BlockName,
+        writes: Sequence[DocumentWrite],
+        header: bytes,
+        events: bytes,
+        before_snapshot: Callable[[], None] = lambda: None,
+    ) -> None:
         """Write the layer, then take the snapshot under its final name; durable on return.
 
         Raises NoSpace (no snapshot was made, the layer may hold a part of `writes`) or CommitUnknown.
@@ -145,6 +152,7 @@ class BtrfsSnapshotStore:
             layer.put_file(HEADER, header, 0o444)
         # After this line: the layer is what the block will be; a crash here leaves it ahead of the head, with
         # the events and header of a block that is not there; repaired by recovery as above.
+        before_snapshot()
         self._take_snapshot(str(name))
         # After this line: the block is durable and complete; a crash here leaves a block that nobody was told
         # about; repaired by nothing, it is the head.

@@ -3,12 +3,16 @@
 The blocks are the truth and the log is derived from them, so a failure here fails no commit: the next block or the
 next start appends what is missing. Only a contradiction stops writing: a log that signed what this chain is not.
 
-Concurrency: `start` before anything else runs, `record` in the sequencer's worker thread.
+Signing takes most of a millisecond of computing, and the snapshot takes longer than that of waiting for the disk: the
+first is done during the second, in a thread of its own, and thrown away with the block if that is not made.
+
+Concurrency: `start` before anything else runs, `foresee` and then `record` in the sequencer's worker thread.
 """
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from opfs.core.header import BlockHeader
@@ -17,6 +21,7 @@ from opfs.errors import IntegrityError, OpfsError, PoolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     from opfs.commit.chain import Proposal
     from opfs.commit.failsafe import FailSafe
@@ -33,6 +38,11 @@ class Logbook:
         self.log = transparency_log
         self.failure: str | None = None
         self._store = store
+        self._signer = ThreadPoolExecutor(1, thread_name_prefix="signer")
+        self._foreseen: Future[None] | None = None
+
+    def close(self) -> None:
+        self._signer.shutdown()
 
     def start(self, blocks: Sequence[BlockName], failsafe: FailSafe) -> None:
         """Compare the log with the chain and append what is missing; enters fail-safe mode where they disagree."""
@@ -46,9 +56,16 @@ class Logbook:
         except OpfsError as error:
             self._note_failure(error)
 
+    def foresee(self, proposal: Proposal) -> None:
+        """Begin to sign a block that is about to be durable; returns at once and raises nothing."""
+        time_ns = parse_time(proposal.header.time)
+        self._foreseen = self._signer.submit(self.log.foresee, proposal.header_bytes, time_ns)
+
     def record(self, blocks: Sequence[BlockName], proposal: Proposal) -> None:
         """Append a durable block, after whatever blocks before it are missing; raises nothing."""
         try:
+            if self._foreseen is not None:
+                self._foreseen.exception()  # if it failed, `append` does its work and says why
             time_ns = parse_time(proposal.header.time)
             if self.log.size < proposal.header.height:
                 self.log.append(self._missing(blocks), time_ns)

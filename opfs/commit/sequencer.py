@@ -356,7 +356,13 @@ class Sequencer:
         """In the worker thread: write the layer, take the snapshot, log it; or leave the layer as HEAD has it."""
         self._chain.tips.flush()
         try:
-            self._store.write_block(proposal.name, proposal.writes, proposal.header_bytes, proposal.events_bytes)
+            self._store.write_block(
+                proposal.name,
+                proposal.writes,
+                proposal.header_bytes,
+                proposal.events_bytes,
+                lambda: self._logbook.foresee(proposal),
+            )
         except NoSpace:
             ids = [write.id for write in proposal.writes]
             self._store.restore_layer(self._chain.catalog.head, ids)

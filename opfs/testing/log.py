@@ -51,6 +51,10 @@ class MemoryLog:
             raise NotFound("the log has no checkpoint yet")
         return self._note.encode()
 
+    def foresee(self, header: bytes, time_ns: int) -> None:
+        if self._appending:
+            raise AssertionError("one thread foresees while another appends")
+
     def append(self, headers: Iterable[bytes], time_ns: int) -> None:
         if self._appending:
             raise AssertionError("two threads append at once")

@@ -26,7 +26,7 @@ from opfs.errors import CommitUnknown, InvalidRequest, NotFound
 from opfs.ports import FileAttributes, StoredDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from opfs.core.names import BlockName, ElementId
     from opfs.errors import OpfsError
@@ -95,7 +95,14 @@ class MemorySnapshotStore:
 
     # --- writing ---------------------------------------------------------------------------------------
 
-    def write_block(self, name: BlockName, writes: Sequence[DocumentWrite], header: bytes, events: bytes) -> None:
+    def write_block(
+        self,
+        name: BlockName,
+        writes: Sequence[DocumentWrite],
+        header: bytes,
+        events: bytes,
+        before_snapshot: Callable[[], None] = lambda: None,
+    ) -> None:
         with self._only_writer():
             if name in self.blocks:
                 raise CommitUnknown(f"{name} exists in the chain already; it was not touched")
@@ -107,6 +114,7 @@ class MemorySnapshotStore:
                 self._layer_events = events
             with self._step("header"):
                 self._layer_header = header
+            before_snapshot()
             with self._step("snapshot"):
                 frozen = MappingProxyType(dict(self.layer))
                 self.blocks[name] = StoredBlock(self._layer_header, self._layer_events, frozen)

@@ -33,6 +33,7 @@ class LogFiles:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._prefix = f"{directory}/"
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -58,7 +59,7 @@ class LogFiles:
 
     def _read(self, path: str, limit: int) -> bytes:
         try:
-            fd = os.open(self.directory / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self._prefix + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 return file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError):
@@ -80,12 +81,12 @@ class LogFiles:
 
     def remove_partials(self, tile: Tile, widths: range) -> None:
         """Drop partial tiles of a tile that is full now; with the last of them their directory goes."""
-        directory = self.directory / f"{tile.full.path}.p"
+        directory = f"{self._prefix}{tile.full.path}.p"
         for width in widths:
             with suppress(FileNotFoundError):
-                os.unlink(directory / str(width))
+                os.unlink(f"{directory}/{width}")
         if WIDTH - 1 in widths:
-            with suppress(FileNotFoundError, OSError):
+            with suppress(OSError):
                 os.rmdir(directory)
 
     def set_aside(self) -> None:
@@ -99,13 +100,13 @@ class LogFiles:
         sync_directory(self.directory)
 
     def _replace(self, path: str, data: bytes, *, durable: bool = False) -> None:
-        target, temporary = self.directory / path, self.directory / _NEW
+        target, temporary = self._prefix + path, self._prefix + _NEW
         try:
             write_file(temporary, data, 0o644, durable=durable)
             try:
                 os.rename(temporary, target)
             except FileNotFoundError:
-                os.makedirs(target.parent, 0o755, exist_ok=True)
+                os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
                 os.rename(temporary, target)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -113,7 +114,7 @@ class LogFiles:
             raise PoolError(f"{path} of the log cannot be written: {error.strerror}") from error
 
 
-def write_file(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
+def write_file(path: Path | str, data: bytes, mode: int, *, durable: bool) -> None:
     """Create or overwrite a file whole; raises OSError, also where the disk takes less than all of it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:

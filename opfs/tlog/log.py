@@ -3,8 +3,8 @@
 It knows no blocks and no chain: whoever calls it appends the headers in order and decides what to do about a refusal.
 What was signed once is a promise: nothing is signed that is smaller or has another history (format.md, "Log").
 
-Concurrency: `append`, `add_signatures` and `use_keys` exclude each other; everything else only reads and may run
-at any time, in any thread.
+Concurrency: `foresee` and `append` are called by one caller, in turns; `append`, `add_signatures` and `use_keys`
+exclude each other; everything else only reads and may run at any time, in any thread.
 """
 
 from __future__ import annotations
@@ -98,6 +98,16 @@ class _Edge:
         return self.bundle if tile.level == ENTRIES else self.rows[tile.level]
 
 
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """A signed checkpoint that nobody has seen: of the tree that one more header makes, with that time and keys."""
+
+    keys: KeyPair
+    checkpoint: Checkpoint
+    time_s: int
+    note: Note
+
+
 class FileLog:
     """The log in `directory`, signed with the keys of `store`; use `FileLog.open`."""
 
@@ -108,6 +118,7 @@ class FileLog:
         self._keys = keys
         self._edge = _Edge()
         self._note: Note | None = None
+        self._foreseen: _Foreseen | None = None
         self._promises: list[Checkpoint] = []
         self._writing = threading.Lock()
 
@@ -183,6 +194,15 @@ class FileLog:
 
     # --- appending -------------------------------------------------------------------------------------
 
+    def foresee(self, header: bytes, time_ns: int) -> None:
+        """Sign the tree that appending just this header makes, and keep it from everybody until that is done."""
+        frontier = self._edge.frontier.with_leaf(leaf_hash(header))
+        checkpoint = Checkpoint(self.origin, frontier.size, frontier.root)
+        if checkpoint.size >= self.promised_size:
+            time_s = time_ns // NS_PER_S
+            note = sign_checkpoint(checkpoint, self._keys.signers, time_s)
+            self._foreseen = _Foreseen(self._keys, checkpoint, time_s, note)
+
     def append(self, headers: Iterable[bytes], time_ns: int) -> None:
         """Add entries and sign the tree that has them all, with that time; the signed checkpoint is visible on return.
 
@@ -213,8 +233,13 @@ class FileLog:
             self._drop_partials(old_size, edge.size)
 
     def _sign(self, edge: _Edge, time_ns: int) -> None:
+        time_s = time_ns // NS_PER_S
         checkpoint = Checkpoint(self.origin, edge.size, edge.frontier.root)
-        note = sign_checkpoint(checkpoint, self._keys.signers, time_ns // NS_PER_S)
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen and (foreseen.keys, foreseen.checkpoint, foreseen.time_s) == (self._keys, checkpoint, time_s):
+            note = foreseen.note
+        else:
+            note = sign_checkpoint(checkpoint, self._keys.signers, time_s)
         # Remembered before it is shown: a checkpoint that somebody saw is one that `signed` may lag behind by what
         # a power cut takes, and by nothing else.
         self._store.set_signed(checkpoint.size, checkpoint.root)

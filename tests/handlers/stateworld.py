@@ -106,9 +106,8 @@ async def a_world(directory: Path) -> AsyncIterator[World]:
     try:
         chain = load_chain(store, tips, "test.example/opfs", clock.now_ns())
         plugins = {"memory": MemoryPlugin(), "other": other}
-        sequencer = Sequencer(
-            chain, store, Logbook(MemoryLog(), store), journal, plugins, Confirmations(clock), FailSafe(), clock
-        )
+        logbook = Logbook(MemoryLog(), store)
+        sequencer = Sequencer(chain, store, logbook, journal, plugins, Confirmations(clock), FailSafe(), clock)
         async with trio.open_nursery() as nursery:
             await nursery.start(sequencer.run)
             world = World(sequencer, store, directory / "drafts" / "state", clock)

@@ -50,6 +50,7 @@ class CommitPath:
         self.directory = directory
         self.store = MemorySnapshotStore()
         self.log = MemoryLog()
+        self.logbook = Logbook(self.log, self.store)
         self.plugin = MemoryPlugin()
         self.clock = SteppingClock()
         self.reply_timeout_s = 30.0
@@ -81,6 +82,7 @@ class CommitPath:
                 yield sequencer
                 nursery.cancel_scope.cancel()
         finally:
+            self.logbook.close()
             journal.close()
             tips.close()
 
