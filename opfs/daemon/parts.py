@@ -21,6 +21,7 @@ from opfs.commit.logbook import Logbook
 from opfs.commit.refusals import Refusals
 from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
+from opfs.commit.verified import VerifiedBlocks
 from opfs.embedding.model import MiniLmEmbedder
 from opfs.index.store import SqliteIndex
 from opfs.plugins.contract import PluginContext
@@ -59,6 +60,7 @@ class Parts:
     log: FileLog
     logbook: Logbook
     sequencer: Sequencer
+    verified: VerifiedBlocks
     refusals: Refusals
     drafts: DraftStore
     embedder: MiniLmEmbedder
@@ -85,6 +87,7 @@ def open_parts(config: Config) -> Iterator[Parts]:
         logbook = resources.enter_context(closing(Logbook(transparency_log, store)))
         logbook.start(chain.blocks, failsafe)
         sequencer = Sequencer(chain, store, logbook, journal, plugins, Confirmations(clock), failsafe, clock)
+        verified = _verified_blocks(store, chain, sequencer)
         embedder = MiniLmEmbedder(config.models)
         index = resources.enter_context(closing(SqliteIndex(pool.subvolume("@index"), embedder)))
         drafts = pool.subvolume("@drafts")
@@ -101,6 +104,7 @@ def open_parts(config: Config) -> Iterator[Parts]:
             log=transparency_log,
             logbook=logbook,
             sequencer=sequencer,
+            verified=verified,
             refusals=Refusals(drafts / "rejected", clock),
             drafts=resources.enter_context(closing(DraftStore(drafts / "state"))),
             embedder=embedder,
@@ -108,6 +112,14 @@ def open_parts(config: Config) -> Iterator[Parts]:
             deriver=Deriver(store, index, sequencer),
             started_ns=clock.now_ns(),
         )
+
+
+def _verified_blocks(store: BtrfsSnapshotStore, chain: Chain, sequencer: Sequencer) -> VerifiedBlocks:
+    if chain.header is None:
+        raise ValueError("a loaded chain has a genesis block")
+    verified = VerifiedBlocks(store, lambda: chain.blocks, chain.header, chain.tree)
+    sequencer.on_block.append(lambda proposal: verified.remember(proposal.header, proposal.tree))
+    return verified
 
 
 def _plugin_context(config: Config, pool: Pool, name: str) -> PluginContext:
