@@ -59,7 +59,7 @@ class EventBundle:
 
 @dataclass(frozen=True, slots=True)
 class ConsistencyBundle:
-    """That the log of one checkpoint is a beginning of the log of another."""
+    """That the log of one checkpoint is a beginning of the log of another; `old` may be a text that nobody signed."""
 
     KIND: ClassVar[str] = "consistency"
     old: str

@@ -17,7 +17,7 @@ from opfs.core.canonical import hash_bytes
 from opfs.core.event import Event
 from opfs.core.header import BlockHeader
 from opfs.core.merkle import check_consistency, check_inclusion, leaf_hash
-from opfs.core.note import parse_checkpoint, parse_note
+from opfs.core.note import Note, parse_checkpoint, parse_note
 from opfs.core.notekeys import Kind
 from opfs.core.stateproof import parse_hash
 from opfs.core.timestamp import NS_PER_S, format_time
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opfs.core.bundle import BlockProof
-    from opfs.core.note import Checkpoint, Note
+    from opfs.core.note import Checkpoint
     from opfs.core.notekeys import Verifier
 
 
@@ -138,8 +138,11 @@ class _Signed:
         self._text = text
         self._keys = keys
 
-    def parse(self) -> str:
-        self.note = parse_note(self._text.encode())
+    def parse(self, *, may_be_unsigned: bool = False) -> str:
+        if may_be_unsigned and "\n\n" not in self._text:
+            self.note = Note(self._text, ())
+        else:
+            self.note = parse_note(self._text.encode())
         self.checkpoint = parse_checkpoint(self.note.text)
         if self.checkpoint.extensions:
             # ML-DSA-44 signatures do not cover them
@@ -300,7 +303,7 @@ class _Consistency:
         return Verdict(self._bundle.KIND, rungs, self._told() if _all_hold(rungs) else "")
 
     def _parse(self) -> str:
-        told = f"{self._old.parse()}; then {self._new.parse()}"
+        told = f"{self._old.parse(may_be_unsigned=True)}; then {self._new.parse()}"
         old, new = self._old.checkpoint, self._new.checkpoint
         if old.origin != new.origin:
             raise IntegrityError(f"the checkpoints are of two logs, {old.origin} and {new.origin}")
@@ -312,7 +315,9 @@ class _Consistency:
         return told
 
     def _check_signatures(self) -> str:
-        return f"older {self._old.check_signatures()}; newer {self._new.check_signatures()}"
+        # What the newer tree begins with is settled by its root: the older one's signature adds that the log said so.
+        older = self._old.check_signatures() if self._old.note.signatures else "not signed"
+        return f"newer {self._new.check_signatures()}; older {older}"
 
     def _check_consistency(self) -> str:
         old, new = self._old.checkpoint, self._new.checkpoint
@@ -321,7 +326,11 @@ class _Consistency:
 
     def _told(self) -> str:
         old, new = self._old.checkpoint, self._new.checkpoint
-        return f"the {old.size} blocks of the older checkpoint of {new.origin} are the first of the newer's {new.size}"
+        if self._old.note.signatures:
+            return (
+                f"the {old.size} blocks {new.origin} signed for before are the first of the {new.size} it signs for now"
+            )
+        return f"{old.size} blocks with the root {old.root.hex()} are the first of the {new.size} of {new.origin}"
 
 
 class _Documents:

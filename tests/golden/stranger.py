@@ -133,20 +133,24 @@ def read_key(text: str):
     return name, bytes.fromhex(key_id), raw[0], raw[1:]
 
 
-def read_checkpoint(note: str):
+def read_text(text: str):
+    """The text itself, and origin, size and root."""
+    origin, size, encoded, end = text.split("\n")
+    root = from_base64(encoded)
+    if not origin or end or not re.fullmatch("0|[1-9][0-9]{0,18}", size) or int(size) > MAX_SIZE or len(root) != 32:
+        raise ValueError
+    return text, origin, int(size), root
+
+
+def read_checkpoint(note: str, may_be_unsigned=False):
     """The text, origin, size, root, and signatures as (name, key id, signature)."""
     try:
-        if any(ord(c) < 32 and c != "\n" for c in note):
+        if may_be_unsigned and "\n\n" not in note:
+            return *read_text(note), []
+        if any(ord(c) < 32 and c != "\n" for c in note) or len(note.encode()) > 1_000_000:
             raise ValueError
         text, empty_line, lines = note.rpartition("\n\n")
-        if not empty_line or not lines.endswith("\n"):
-            raise ValueError
-        text += "\n"
-        origin, size, root, end = text.split("\n")
-        if not origin or end or not re.fullmatch("0|[1-9][0-9]{0,18}", size) or int(size) > MAX_SIZE:
-            raise ValueError
-        root = from_base64(root)
-        if len(root) != 32:
+        if not empty_line or not lines.endswith("\n") or lines.count("\n") > 100:
             raise ValueError
         signatures = []
         for line in lines[:-1].split("\n"):
@@ -155,11 +159,9 @@ def read_checkpoint(note: str):
             if dash != "\N{EM DASH}" or not name or re.search(r"[\s+]", name) or len(raw) < 5:
                 raise ValueError
             signatures.append((name, raw[:4], raw[4:]))
-        if len(signatures) > 100 or len(note.encode()) > 1_000_000:
-            raise ValueError
+        return *read_text(text + "\n"), signatures
     except ValueError:
         raise Fails("checkpoint") from None
-    return text, origin, int(size), root, signatures
 
 
 def lines_of(checkpoint, key) -> list[bool]:
@@ -278,10 +280,11 @@ def check_signatures(checkpoint, keys, witnesses) -> None:
 
 
 def check_consistency(bundle, keys, witnesses) -> None:
-    old, new = read_checkpoint(bundle["old"]), read_checkpoint(bundle["new"])
+    old, new = read_checkpoint(bundle["old"], may_be_unsigned=True), read_checkpoint(bundle["new"])
     if old[1] != new[1] or old[2] > new[2]:
         raise Fails("checkpoint")
-    check_signatures(old, keys, ())
+    if old[4]:
+        check_signatures(old, keys, ())
     check_signatures(new, keys, witnesses)
     path = [bytes.fromhex(item) for item in bundle["consistency_path"]]
     if old[2] == 0:

@@ -11,6 +11,7 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def make_vectors() -> None:
         "event-of-a-delete": chain.prove_event(3),
         "consistency": chain.prove_consistency(3, 17),
         "consistency-of-one-with-itself": chain.prove_consistency(4, 4),
+        "consistency-of-a-size": _unsigned(chain.prove_consistency(5, 17)),
         "consistency-from-a-power-of-two": chain.prove_consistency(8, 20),
         "cosigned": chain.prove_element(db, 5, checkpoint=cosigned),
     }
@@ -75,6 +77,10 @@ def make_vectors() -> None:
         ],
     }
     (HERE / "proofs-1.json").write_text(json.dumps(vectors, indent=1, ensure_ascii=False) + "\n")
+
+
+def _unsigned(bundle):
+    return replace(bundle, old=bundle.old.partition("\n\n")[0] + "\n")
 
 
 def _absent(chain, height):
@@ -118,6 +124,8 @@ def _alterations(present):
     yield "consistency", {"consistency_path": []}, "consistency"
     yield "consistency", {"consistency_path": [other] * 6}, "consistency"
     yield "consistency-of-one-with-itself", {"consistency_path": [other]}, "consistency"
+    yield "consistency-of-a-size", {"old": "golden.example/opfs\n6\n" + "A" * 43 + "=\n"}, "consistency"
+    yield "consistency-of-a-size", {"old": "golden.example/opfs\n6\n"}, "checkpoint"
     yield "present", {"v": 2}, "unreadable"
     yield "present", {"kind": "event"}, "unreadable"
     yield "present", {"content": "00" * 32}, "unreadable"

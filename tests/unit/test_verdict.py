@@ -38,6 +38,8 @@ def make_chain() -> MemoryChain:
 
 
 CHAIN = make_chain()
+CHECKPOINT_OF_FOUR = CHAIN.checkpoint(4).partition("\n\n")[0] + "\n"
+FOUR = parse_checkpoint(CHECKPOINT_OF_FOUR).root
 BUNDLES = {
     "present": CHAIN.prove_element(WEB, 1, with_document=True),
     "absent": CHAIN.prove_element(GONE, 3),
@@ -45,6 +47,7 @@ BUNDLES = {
     "event": CHAIN.prove_event(1, with_document=True),
     "event of a delete": CHAIN.prove_event(3),
     "consistency": CHAIN.prove_consistency(3, 11),
+    "consistency of a size": replace(CHAIN.prove_consistency(4, 11), old=CHECKPOINT_OF_FOUR),
     "consistency with nothing new": CHAIN.prove_consistency(5, 5),
     "cosigned": CHAIN.prove_element(DB, 2, checkpoint=CHAIN.checkpoint(None, [WITNESS, OTHER_WITNESS])),
 }
@@ -82,7 +85,8 @@ def test_it_reads_back_and_verifies(name):
         ("present", f"lxc/web has the document {WEB_HASH} in block 00000001-"),
         ("absent", "lxc/gone does not exist in block 00000003-"),
         ("event", "event 1, update of lxc/db by alice at 2027-01-15T08:00:01.000000000Z, is in block 00000001-"),
-        ("consistency", "the 3 blocks of the older checkpoint of test.example/opfs are the first of the newer's 11"),
+        ("consistency", "the 3 blocks test.example/opfs signed for before are the first of the 11 it signs for now"),
+        ("consistency of a size", f"4 blocks with the root {FOUR.hex()} are the first of the 11 of test.example/opfs"),
     ],
 )
 def test_what_it_shows_is_said_in_a_sentence(name, claim):
@@ -273,7 +277,17 @@ TAMPERINGS = {
         ProofStep.CHECKPOINT,
     ),
     "older checkpoint of another size": (["consistency"], {"old": CHAIN.checkpoint(4)}, ProofStep.CONSISTENCY),
-    "older checkpoint unsigned": (
+    "root of a size": (
+        ["consistency of a size"],
+        {"old": CHECKPOINT_OF_FOUR.replace("\n4\n", "\n5\n")},
+        ProofStep.CONSISTENCY,
+    ),
+    "newer checkpoint unsigned": (
+        ["consistency"],
+        {"new": lambda text: text.partition("\n\n")[0] + "\n"},
+        ProofStep.CHECKPOINT,
+    ),
+    "older checkpoint changed": (
         ["consistency"],
         {"old": lambda text: text.replace("\n3\n", "\n2\n")},
         ProofStep.SIGNATURE,
