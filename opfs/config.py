@@ -33,6 +33,7 @@ class Config:
 
     `origin` is None unless set: then the pool's own origin holds, or `<host name>/opfs` for a new pool.
     `image_size_bytes` is None unless set: then a size is chosen from the free space.
+    `witness_policy` is None unless set: then no witness is asked.
     `warnings` are settings that were understood and have no effect; the caller shows each once.
     """
 
@@ -43,6 +44,7 @@ class Config:
     plugins: tuple[str, ...]
     models: Path
     lxc_path: Path
+    witness_policy: Path | None
     request_timeout_s: float
     ready_timeout_s: float
     log_level: str
@@ -155,6 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("plugins", "OPFS_PLUGINS", (), _plugins, "plugins beside the installed ones"),
     Setting("models", "OPFS_MODELS", Path("/var/lib/opfs/models"), _path, "where language models are kept"),
     Setting("lxc_path", "OPFS_LXC_PATH", Path("/var/lib/lxc"), _path, "where LXC keeps its containers"),
+    Setting("witness_policy", "OPFS_WITNESS_POLICY", None, _path, "the file that names the witnesses of the log"),
     Setting("request_timeout_s", "OPFS_REQUEST_TIMEOUT_S", 600.0, _seconds, "how long one file operation may take"),
     Setting("ready_timeout_s", "OPFS_READY_TIMEOUT_S", 120.0, _seconds, "how long `opfs up` waits for the mount"),
     Setting("log_level", "OPFS_LOG_LEVEL", "info", _log_level, "debug, info, warning or error"),

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("opfs.cli.diff:diff", "Show what differs between two blocks, key by key."),
     "search": ("opfs.cli.search:search", "Find changes by meaning."),
     "rm": ("opfs.cli.rm:rm", "Delete an element, asking first."),
+    "witness": ("opfs.cli.witness:witness", "Be a witness for other logs; see what witnesses say of this one."),
     "index": ("opfs.cli.index:index", "Look after the search index."),
     "model": ("opfs.cli.model:model", "List, fetch and verify the language models that search uses."),
     "doctor": ("opfs.cli.doctor:doctor", "Check that everything opfs needs is there."),

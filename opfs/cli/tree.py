@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from opfs.core.query import Query, Verb, parse_query
@@ -57,6 +58,16 @@ class MountedTree:
             return (self._mount / "search" / query).read_text()
         except OSError as error:
             raise self._explained(error, f"search for {text!r}") from error
+
+    def status(self, topic: str) -> list[str]:
+        """What the daemon's page says of one topic; nothing where it does not name it."""
+        lines = iter((self._mount / "status").read_text().splitlines())
+        for line in lines:
+            name, gap, value = line.partition("  ")
+            if name.rstrip() == topic and gap:
+                further = takewhile(lambda line: line.startswith(" "), lines)
+                return [value.strip(), *(line.strip() for line in further)]
+        return []
 
     def _explained(self, error: OSError, what: str) -> OpfsError:
         kinds: dict[int | None, type[OpfsError]] = {

@@ -30,6 +30,9 @@ from opfs.tlog.keys import DIRECTORY as KEYS
 from opfs.tlog.keys import KeyStore
 from opfs.tlog.log import FileLog
 from opfs.vfs.draft_store import DraftStore
+from opfs.witness.client import WitnessClient
+from opfs.witness.files import load_policy
+from opfs.witness.published import PublishedLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +69,7 @@ class Parts:
     embedder: MiniLmEmbedder
     index: SqliteIndex
     deriver: Deriver
+    witnesses: WitnessClient | None
     started_ns: int
 
 
@@ -110,6 +114,7 @@ def open_parts(config: Config) -> Iterator[Parts]:
             embedder=embedder,
             index=index,
             deriver=Deriver(store, index, sequencer),
+            witnesses=_witness_client(config, transparency_log, sequencer),
             started_ns=clock.now_ns(),
         )
 
@@ -120,6 +125,16 @@ def _verified_blocks(store: BtrfsSnapshotStore, chain: Chain, sequencer: Sequenc
     verified = VerifiedBlocks(store, lambda: chain.blocks, chain.header, chain.tree)
     sequencer.on_block.append(lambda proposal: verified.remember(proposal.header, proposal.tree))
     return verified
+
+
+def _witness_client(config: Config, transparency_log: FileLog, sequencer: Sequencer) -> WitnessClient | None:
+    """Who asks for cosignatures, where the configuration names witnesses; a new block is all it hears of a commit."""
+    if config.witness_policy is None:
+        return None
+    published = PublishedLog(transparency_log, transparency_log.files.directory)
+    client = WitnessClient(load_policy(config.witness_policy), published)
+    sequencer.on_block.append(lambda _: client.wake())
+    return client
 
 
 def _plugin_context(config: Config, pool: Pool, name: str) -> PluginContext:

@@ -29,6 +29,7 @@ def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
         "events": f"{sequencer.event_count}",
         "elements": f"{sequencer.catalog.count()}",
         "log": parts.logbook.failure or f"{parts.log.size} blocks, signed",
+        **_witness_lines(parts),
         "under way": f"{sequencer.in_flight_count} changes",
         "index": deriver.failure or f"{parts.index.indexed_count} events, {deriver.lag} behind",
         "model": f"{parts.embedder.model_id}, {'loaded' if parts.embedder.is_loaded else 'not loaded yet'}",
@@ -36,11 +37,18 @@ def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
     }
 
 
+def _witness_lines(parts: Parts) -> Mapping[str, Sequence[str]]:
+    """The quorum and each witness; nothing where none is asked."""
+    return {} if parts.witnesses is None else {"witnesses": parts.witnesses.report(parts.log.size)}
+
+
 def _health(parts: Parts) -> str:
     if parts.failsafe.reason is not None:
         return f"FAIL-SAFE, writes are refused: {parts.failsafe.reason}"
     if parts.logbook.failure is not None:
         return "degraded: the log is behind the chain, see log"
+    if parts.witnesses is not None and parts.witnesses.trouble is not None:
+        return f"degraded: {parts.witnesses.trouble}, see witnesses"
     if parts.deriver.failure is not None:
         return "degraded: search does not work, see index"
     space = parts.store.space()

@@ -1,7 +1,8 @@
 """Run one daemon: start its tasks in order, wait for a reason to stop, end them in order.
 
 Tasks, all on the trio thread and in one nursery: the sequencer, the deriver that keeps the index up, the FUSE
-session with its invalidator, the watch for signals. `run` blocks and is called once per process.
+session with its invalidator, the asking of witnesses, the watch for signals. `run` blocks and
+is called once per process.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ async def _run_tasks(parts: Parts, on_ready: Callable[[], None]) -> None:
         await recover(parts.chain, parts.journal, parts.sequencer)
         nursery.start_soon(parts.deriver.run, name="deriver")
         await nursery.start(_serve_mount, parts, nursery.cancel_scope)
+        if parts.witnesses is not None:
+            nursery.start_soon(parts.witnesses.run, name="witnesses")
         log.info("serving %s at %s, HEAD is %s", parts.pool.path, parts.config.mount, parts.sequencer.catalog.head)
         on_ready()
         await _wait_for_signal()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from opfs.core.note import Note, parse_checkpoint
+from opfs.core.printable import clip, printable
 from opfs.core.timestamp import NS_PER_S, format_time
 from opfs.core.witness import (
     ADD_CHECKPOINT,
@@ -42,11 +43,12 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 10.0
 MAX_INTERVAL_S = 900.0
+REASON_LIMIT = 300
 INFINITY = float("inf")
 
 
 class WitnessedLog(Protocol):
-    """The log, as far as witnesses are concerned. Adapter: opfs.daemon.witnessing."""
+    """The log, as far as witnesses are concerned. Adapter: opfs.witness.published."""
 
     async def newest(self) -> Note:
         """The newest checkpoint, with every signature it has."""
@@ -213,7 +215,7 @@ class WitnessClient:
                 asked.was_corrected = True
                 return
             reading = NotCosigned("it goes on naming other sizes than it is asked with")
-        asked.is_disputed, asked.problem = isinstance(reading, Disputed), reading.reason
+        asked.is_disputed, asked.problem = isinstance(reading, Disputed), clip(printable(reading.reason), REASON_LIMIT)
         if asked.problem != before:
             log.log(
                 logging.ERROR if asked.is_disputed else logging.WARNING, "witness %s: %s", asked.name, asked.problem

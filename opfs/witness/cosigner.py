@@ -7,6 +7,7 @@ are taken one after the other, of different logs side by side. Trio.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,10 +16,9 @@ from opfs.core.printable import printable
 from opfs.core.witness import Answer, consent, is_fork, judge, open_submission, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from opfs.core.notekeys import Verifier
-    from opfs.ports import Clock
     from opfs.witness.state import WitnessState
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,13 @@ log = logging.getLogger(__name__)
 class Cosigner:
     """Cosigns for the logs whose keys `logs` holds, by origin."""
 
-    def __init__(self, state: WitnessState, logs: Mapping[str, Collection[Verifier]], clock: Clock) -> None:
+    def __init__(
+        self,
+        state: WitnessState,
+        logs: Mapping[str, Collection[Verifier]],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._state = state
         self._logs = logs
         self._clock = clock
@@ -59,5 +65,5 @@ class Cosigner:
                 return refusal(500, f"the witness cannot write: {error.strerror}")
             # After this line: the checkpoint is the newest cosigned, and no signature exists; a crash here costs
             # the log one more request, which names the size it did not know was taken.
-            now_s = self._clock.now_ns() // 10**9
+            now_s = int(self._clock())
             return consent([signer.sign(submission.note.text, now_s) for signer in self._state.signers])

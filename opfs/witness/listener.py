@@ -30,19 +30,11 @@ _TOO_LARGE = refusal(413, f"a request has at most {MAX_REQUEST_BYTES} bytes")
 
 
 class Listener:
-    """Answers connections with `add_checkpoint(body)`."""
+    """Answers connections, each handed to `answer` as it is accepted, with `add_checkpoint(body)`."""
 
     def __init__(self, add_checkpoint: Callable[[bytes], Awaitable[Answer]]) -> None:
         self._add_checkpoint = add_checkpoint
         self._connection_count = 0
-
-    async def serve(
-        self, host: str, port: int, *, task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Listen until cancelled; reports the addresses listened on. Raises OSError where it cannot listen."""
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        task_status.started([listener.socket.getsockname()[:2] for listener in listeners])
-        await trio.serve_listeners(self.answer, listeners)
 
     async def answer(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end; never raises."""

@@ -53,6 +53,7 @@ def test_the_file_and_the_environment_read_alike(load, setting):
         "mount": "/a",
         "models": "/a",
         "lxc_path": "/a",
+        "witness_policy": "/a",
         "origin": "host1.example/opfs",
         "image_size_bytes": "8G",
         "plugins": "a.b:C",

@@ -32,11 +32,6 @@ sizes = st.integers(0, MAX_SIZE)
 histories = st.sampled_from(HISTORIES)
 
 
-class SystemClock:
-    def now_ns(self) -> int:
-        return 1_800_000_000 * 10**9
-
-
 class Crash(BaseException):
     """The machine stops here."""
 
@@ -53,7 +48,7 @@ class WitnessMemory(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.running = ExitStack()
-        self.cosigner = Cosigner(self.running.enter_context(open_state(self.directory / "w")), LOGS, SystemClock())
+        self.cosigner = Cosigner(self.running.enter_context(open_state(self.directory / "w")), LOGS)
 
     def teardown(self) -> None:
         self.running.close()
@@ -242,7 +237,7 @@ async def test_a_fork_is_kept_as_evidence(directory):
     fork = HISTORIES[1]
     kept, other = request_of(TRUE, 0, 8), request_of(fork, 8, 8)
     with open_state(directory) as state:
-        cosigner = Cosigner(state, LOGS, SystemClock())
+        cosigner = Cosigner(state, LOGS)
         assert (await cosigner.add_checkpoint(kept.encode())).status == 200
         assert load_forked(directory) == set()
         assert (await cosigner.add_checkpoint(other.encode())).status == 409
