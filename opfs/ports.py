@@ -119,6 +119,14 @@ class SnapshotStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LogFileInfo:
+    """A file of the log; `size` in bytes, None for a directory."""
+
+    size: int | None
+    time_ns: int
+
+
 class TransparencyLog(Protocol):
     """The log over the headers of all blocks (format.md, "Log"): entry n is the header of block n.
 
@@ -173,6 +181,14 @@ class TransparencyLog(Protocol):
 
     def consistency_proof(self, old_size: int, new_size: int) -> Sequence[bytes]:
         """That one tree is a beginning of the other; raises as `entry` does."""
+        ...
+
+    def list_files(self, path: str) -> Mapping[str, LogFileInfo]:
+        """What is in a directory of the log as C2SP tlog-tiles lays it out ("" is the top); raises NotFound."""
+        ...
+
+    def read_file(self, path: str) -> bytes:
+        """A file of that layout, checked against the tree; raises NotFound or IntegrityError."""
         ...
 
 

@@ -159,7 +159,9 @@ def root_from_tiles(size: int, read_tile: ReadTile) -> bytes:
 
 
 def read_entry(index: int, size: int, read_tile: ReadTile) -> bytes:
-    """One entry out of its bundle; raises IntegrityError where the bundle does not hold it."""
+    """One entry out of its bundle; raises InvalidRequest, or IntegrityError where the bundle does not hold it."""
+    if not 0 <= index < size:
+        raise InvalidRequest(f"a tree of {size} leaves has no leaf {index}")
     bundle = tile_of(ENTRIES, index // WIDTH, size)
     entries = decode_bundle(read_tile(bundle))
     if len(entries) < bundle.width:

@@ -16,6 +16,7 @@ from opfs.errors import AccessDenied, InvalidRequest
 from opfs.fuse.caller import groups_of, identify
 from opfs.vfs.chain import ChainDirectory
 from opfs.vfs.ctl import Command, Ctl, make_confirm
+from opfs.vfs.log import LogDirectory, make_proofs
 from opfs.vfs.readme import make_readme
 from opfs.vfs.refused import RejectedDirectory, make_errors
 from opfs.vfs.root import make_root
@@ -79,6 +80,8 @@ def make_tree(parts: Parts) -> Tree:
             blocks=lambda: sequencer.blocks,
             block_path=parts.store.block_path,
             verifier=parts.verified,
+            beside={"log": LogDirectory(("chain", "log"), parts.log, time_ns=now_ns)},
+            beside_block=make_proofs(parts.log, parts.store.read_header),
             time_ns=now_ns,
         ),
         make_search(_Searcher(parts), time_ns=now_ns),

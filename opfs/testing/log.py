@@ -16,10 +16,12 @@ from opfs.core.merkle import (
 )
 from opfs.core.note import Checkpoint, Note
 from opfs.core.notekeys import Kind, Signer, sign_checkpoint
+from opfs.core.tiles import ENTRIES, HEIGHT, WIDTH, encode_bundle, tiles_of
 from opfs.errors import InvalidRequest, NotFound, OpfsError, PoolError
+from opfs.ports import LogFileInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from opfs.core.merkle import Nodes
     from opfs.core.notekeys import Verifier
@@ -96,6 +98,35 @@ class MemoryLog:
 
     def consistency_proof(self, old_size: int, new_size: int) -> Sequence[bytes]:
         return consistency_proof(old_size, new_size, self._nodes(new_size))
+
+    def list_files(self, path: str) -> Mapping[str, LogFileInfo]:
+        prefix = f"{path}/" if path else ""
+        inside = {name.removeprefix(prefix): data for name, data in self._files().items() if name.startswith(prefix)}
+        if not inside:
+            raise NotFound(f"the log has no {path}")
+        return {
+            name.partition("/")[0]: LogFileInfo(None if "/" in name else len(data), 0) for name, data in inside.items()
+        }
+
+    def read_file(self, path: str) -> bytes:
+        try:
+            return self._files()[path]
+        except KeyError:
+            raise NotFound(f"the log has no {path}") from None
+
+    def _files(self) -> dict[str, bytes]:
+        files = {"log.vkey": "".join(f"{verifier.vkey}\n" for verifier in self.verifiers).encode()}
+        if self._note is not None:
+            files["checkpoint"] = self.checkpoint()
+        nodes = self._nodes(self.size)
+        for tile in tiles_of(self.size):
+            first = tile.index * WIDTH
+            numbers = range(first, first + tile.width)
+            if tile.level == ENTRIES:
+                files[tile.path] = encode_bundle(self._entries[number] for number in numbers)
+            else:
+                files[tile.path] = b"".join(nodes(HEIGHT * tile.level, number) for number in numbers)
+        return files
 
     def _nodes(self, size: int) -> Nodes:
         if not 0 <= size <= self.size:

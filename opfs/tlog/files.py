@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opfs.core.note import MAX_NOTE_BYTES
 from opfs.core.tiles import MAX_ENTRY_BYTES, WIDTH, Tile
-from opfs.errors import NoSpace, NotFound, PoolError
+from opfs.errors import InvalidRequest, NoSpace, NotFound, PoolError
+from opfs.ports import LogFileInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +28,18 @@ VERIFIER_KEYS = "log.vkey"
 TILES = "tile"
 _NEW = ".new"
 _SUPERSEDED = ".superseded"
+_DIRECTORY = re.compile(r"tile(?:/(?:entries|\d{1,2})(?:/x\d{3})*(?:/\d{3}\.p)?)?\Z", re.ASCII)
 _MAX_BYTES = WIDTH * (2 + MAX_ENTRY_BYTES)
+
+
+def _is_file(path: str) -> bool:
+    if path in (CHECKPOINT, VERIFIER_KEYS):
+        return True
+    try:
+        Tile.parse(path)
+    except InvalidRequest:
+        return False
+    return True
 
 
 class LogFiles:
@@ -50,6 +64,28 @@ class LogFiles:
                 return self._read(candidate.path, _MAX_BYTES)
         wider = [width for width in self._widths(tile) if width > tile.width]
         return self._read((Tile(tile.level, tile.index, min(wider)) if wider else tile.full).path, _MAX_BYTES)
+
+    def read_exactly(self, tile: Tile) -> bytes:
+        """The file of that very name; raises NotFound."""
+        return self._read(tile.path, _MAX_BYTES)
+
+    def list_directory(self, path: str) -> dict[str, LogFileInfo]:
+        """What is in a directory of the log, "" for the top; temporary and foreign files do not show."""
+        if path and not _DIRECTORY.match(path):
+            raise NotFound(f"the log has no {path}")
+        listing = {}
+        try:
+            with os.scandir(self._prefix + path) as entries:
+                for entry in entries:
+                    inside = f"{path}/{entry.name}" if path else entry.name
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode) and _is_file(inside):
+                        listing[entry.name] = LogFileInfo(found.st_size, found.st_mtime_ns)
+                    elif stat.S_ISDIR(found.st_mode) and _DIRECTORY.match(inside):
+                        listing[entry.name] = LogFileInfo(None, found.st_mtime_ns)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"the log has no {path}") from None
+        return listing
 
     def _widths(self, tile: Tile) -> list[int]:
         try:

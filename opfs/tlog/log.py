@@ -27,6 +27,7 @@ from opfs.core.note import Checkpoint, Note, SignatureLine, open_note, parse_che
 from opfs.core.notekeys import sign_checkpoint
 from opfs.core.tiles import (
     ENTRIES,
+    HEIGHT,
     WIDTH,
     Tile,
     decode_bundle,
@@ -38,14 +39,15 @@ from opfs.core.tiles import (
     tiles_between,
 )
 from opfs.errors import IntegrityError, InvalidRequest, NotFound, PoolError
-from opfs.tlog.files import LogFiles
+from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, LogFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from opfs.core.merkle import Nodes
     from opfs.core.notekeys import Verifier
+    from opfs.ports import LogFileInfo
     from opfs.tlog.keys import KeyPair, KeyStore
 
 log = logging.getLogger(__name__)
@@ -192,6 +194,58 @@ class FileLog:
             raise InvalidRequest(f"the log has {self.size} entries, not {size}")
         return nodes_from_tiles(size, self.files.read_tile)
 
+    # --- the files, checked --------------------------------------------------------------------------------
+
+    def list_files(self, path: str) -> Mapping[str, LogFileInfo]:
+        """What is in a directory of the log; raises NotFound."""
+        return self.files.list_directory(path)
+
+    def read_file(self, path: str) -> bytes:
+        """A file of the log; raises NotFound, or IntegrityError where it is not what this log put there."""
+        if path == CHECKPOINT:
+            with self._writing:  # between writing the file and knowing the note they differ
+                return _unchanged(path, self.files.read_checkpoint(), self.checkpoint())
+        if path == VERIFIER_KEYS:
+            with self._writing:
+                return _unchanged(path, self.files.read_verifier_keys(), self._vkeys())
+        try:
+            tile = Tile.parse(path)
+        except InvalidRequest as error:
+            raise NotFound(f"the log has no {path}") from error
+        data = self.files.read_exactly(tile)
+        self.check_tile(tile, data)
+        return data
+
+    def check_tile(self, tile: Tile, data: bytes) -> None:
+        """Raise IntegrityError unless `data` is that tile or bundle of this log; NotFound if it has none.
+
+        A tile that is full is checked against the hash of it in the tile above, and so on up to the right edge,
+        which is known; one that is not full, or was not, is a beginning of one that is known or can be checked.
+        """
+        edge = self._edge
+        count = edge.size >> HEIGHT * max(tile.level, 0)
+        if tile.index * WIDTH + tile.width > count:
+            raise NotFound(f"the log has no {tile.path}")
+        if tile.index == count // WIDTH:
+            known = edge.bundle if tile.level == ENTRIES else edge.rows[tile.level]
+        elif tile.is_partial:
+            known = self.files.read_exactly(tile.full)
+            self.check_tile(tile.full, known)
+        elif tile.level == ENTRIES:
+            hashes = self.files.read_exactly(Tile(0, tile.index))
+            self.check_tile(Tile(0, tile.index), hashes)
+            _unchanged(tile.path, b"".join(map(leaf_hash, decode_bundle(data))), hashes)
+            return
+        else:
+            above = tile_of(tile.level + 1, tile.index // WIDTH, edge.size)
+            row = self.files.read_tile(above)
+            self.check_tile(above, row[: above.width * HASH_BYTES])
+            _unchanged(
+                tile.path, root_of_hashes(decode_tile(data, WIDTH)), decode_tile(row, above.width)[tile.index % WIDTH]
+            )
+            return
+        _unchanged(tile.path, data, _beginning(tile, known))
+
     # --- appending -------------------------------------------------------------------------------------
 
     def foresee(self, header: bytes, time_ns: int) -> None:
@@ -286,13 +340,15 @@ class FileLog:
                 self._sign(self._edge, time_ns)
 
     def _write_verifier_keys(self) -> None:
-        self.files.write_verifier_keys("".join(f"{verifier.vkey}\n" for verifier in self.verifiers).encode())
+        self.files.write_verifier_keys(self._vkeys())
+
+    def _vkeys(self) -> bytes:
+        return "".join(f"{verifier.vkey}\n" for verifier in self.verifiers).encode()
 
     # --- starting --------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        expected = "".join(f"{verifier.vkey}\n" for verifier in self.verifiers).encode()
-        if _read_or_none(self.files.read_verifier_keys) != expected:
+        if _read_or_none(self.files.read_verifier_keys) != self._vkeys():
             self._write_verifier_keys()
         remembered = self._store.signed()
         if remembered is not None:
@@ -344,6 +400,19 @@ class FileLog:
             level_size //= WIDTH
             level += 1
         return edge
+
+
+def _beginning(tile: Tile, known: bytes) -> bytes:
+    """The bytes of a narrower tile."""
+    if tile.level == ENTRIES:
+        return encode_bundle(decode_bundle(known)[: tile.width])
+    return known[: tile.width * HASH_BYTES]
+
+
+def _unchanged(path: str, data: bytes, expected: bytes) -> bytes:
+    if data != expected:
+        raise IntegrityError(f"{path} of the log was changed behind the daemon's back", hint="opfs fsck --repair")
+    return data
 
 
 def _broken(what: str) -> PoolError:

@@ -31,10 +31,13 @@ from opfs.vfs.generated import ReadOnlyDirectory, is_writing
 from opfs.vfs.node import FOREVER, Attributes, CachePolicy, File, Handle, Symlink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from opfs.vfs.node import Caller, Node, NodeKey
+
+    BlockFiles = Callable[[NodeKey, BlockName], Mapping[str, Node]]
+    """Files of a block that are not in its snapshot, by name; given the key of the block's directory."""
 
 HEAD = "HEAD"
 HEADER = "block.json"
@@ -102,6 +105,8 @@ class _Reader:
 class ChainDirectory(ReadOnlyDirectory):
     """All blocks, lowest first: `blocks` gives them in that order, `block_path` where a block lies.
 
+    `beside` stands beside the blocks and `beside_block` in each of them, though no snapshot has it.
+
     When a block was made is asked of the disk once and remembered. A listing asks for at most `TIMES_BUDGET_S`,
     newest first: a chain of thousands on a cold disk lists at once, and shows the other times the next time.
     """
@@ -109,6 +114,8 @@ class ChainDirectory(ReadOnlyDirectory):
     blocks: Callable[[], Sequence[BlockName]]
     block_path: Callable[[BlockName], Path]
     verifier: BlockVerifier
+    beside: Mapping[str, Node] = field(default_factory=dict)
+    beside_block: BlockFiles = lambda key, block: {}
     _reader: _Reader = field(init=False)
     _times_ns: dict[BlockName, int] = field(default_factory=dict, init=False)
 
@@ -116,6 +123,8 @@ class ChainDirectory(ReadOnlyDirectory):
         self._reader = _Reader(self.verifier)
 
     async def lookup(self, name: str, caller: Caller) -> Node:
+        if name in self.beside:
+            return self.beside[name]
         blocks = self.blocks()
         if name == HEAD and blocks:
             await self._learn_times(blocks[-1:])
@@ -135,7 +144,7 @@ class ChainDirectory(ReadOnlyDirectory):
         await self._learn_times(blocks)
         listing: list[tuple[str, Node]] = [(HEAD, self._head(blocks[-1]))] if blocks else []
         listing += [(str(block), self._block(block)) for block in blocks]
-        return listing
+        return [*listing, *self.beside.items()]
 
     def _head(self, block: BlockName) -> Symlink:
         return Symlink((*self.key, HEAD), str(block), time_ns=self._times_ns.get(block, 0))
@@ -146,7 +155,8 @@ class ChainDirectory(ReadOnlyDirectory):
         time_ns = time_ns or 0
         shown = Attributes(mode=stat.S_IFDIR | 0o555, atime_ns=time_ns, mtime_ns=time_ns, ctime_ns=time_ns)
         place = _Place(self._reader, block, "", self.block_path(block))
-        return StoredDirectory((*self.key, str(block)), place, shown, policy)
+        key = (*self.key, str(block))
+        return StoredDirectory(key, place, shown, policy, self.beside_block(key, block))
 
     async def _learn_times(self, blocks: Sequence[BlockName]) -> None:
         unknown = [block for block in reversed(blocks) if block not in self._times_ns]
@@ -175,6 +185,7 @@ class StoredDirectory(ReadOnlyDirectory):
     place: _Place
     stored: Attributes
     policy: CachePolicy = FOREVER
+    beside: Mapping[str, Node] = field(default_factory=dict)
 
     @property
     def cache(self) -> CachePolicy:
@@ -184,6 +195,8 @@ class StoredDirectory(ReadOnlyDirectory):
         return self.stored
 
     async def lookup(self, name: str, caller: Caller) -> Node:
+        if name in self.beside:
+            return self.beside[name]
         place = self.place.below(name)
         try:
             found = await trio.to_thread.run_sync(os.lstat, place.path)
@@ -200,7 +213,7 @@ class StoredDirectory(ReadOnlyDirectory):
         return await trio.to_thread.run_sync(self._scan)
 
     def _scan(self) -> list[tuple[str, Node]]:
-        listing = []
+        listing: list[tuple[str, Node]] = list(self.beside.items())
         with os.scandir(self.place.path) as found:
             for entry in found:
                 place = self.place.below(entry.name)
