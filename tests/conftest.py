@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from serving import serve
 
 from opfs.btrfs.image import attach, create_image, detach
 from opfs.btrfs.pool import Pool
@@ -25,6 +26,8 @@ from opfs.testing.pools import delete_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from serving import Serving
 
 WORK_PREFIX = "opfs-test-"
 """Begins the name of every directory of these tests outside pytest's own, so that stale ones can be swept."""
@@ -171,3 +174,17 @@ def pool_dir(btrfs_place: Path) -> Path:
     """A new pool, not locked, with nothing in it; its origin is `test.example/opfs`."""
     Pool.create(btrfs_place, origin="test.example/opfs", created_ns=1_700_000_000_000_000_000).close()
     return btrfs_place
+
+
+@pytest.fixture(scope="module")
+def opfs(btrfs_dir: Path, work_dir: Path) -> Iterator[Serving]:
+    """A daemon that the tests of a module share; each uses element names of its own."""
+    with serve(btrfs_dir, work_dir) as serving:
+        yield serving
+
+
+@pytest.fixture
+def fresh(btrfs_dir: Path, work_dir: Path) -> Iterator[Serving]:
+    """A daemon of this test alone, on an empty pool."""
+    with serve(btrfs_dir, work_dir) as serving:
+        yield serving

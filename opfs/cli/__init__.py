@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("opfs.cli.show:show", "Show a block, or a document as it was in it."),
     "diff": ("opfs.cli.diff:diff", "Show what differs between two blocks, key by key."),
     "search": ("opfs.cli.search:search", "Find changes by meaning."),
+    "verify": ("opfs.cli.verify:verify", "Check every hash, link, tile and signature of a pool."),
     "rm": ("opfs.cli.rm:rm", "Delete an element, asking first."),
     "witness": ("opfs.cli.witness:witness", "Be a witness for other logs; see what witnesses say of this one."),
     "index": ("opfs.cli.index:index", "Look after the search index."),

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
@@ -62,17 +62,37 @@ def short_time(time_text: str) -> str:
     return f"{time_text[:10]} {time_text[11:19]}Z"
 
 
-def with_progress(items: Iterable[T], total: int, doing: str) -> Iterator[T]:
-    """The items; on a terminal, past two seconds, a line on stderr says how far they are."""
-    started = shown = time.monotonic()
-    try:
-        for count, item in enumerate(items):
-            now = time.monotonic()
-            if now - started > 2 and now - shown > 0.2 and sys.stderr.isatty():
-                filled = 30 * count // max(total, 1)
-                click.echo(f"\r{doing} [{'#' * filled:30}] {count}/{total}", err=True, nl=False)
-                shown = now
-            yield item
-    finally:
-        if shown != started:
+class Bar:
+    """How far something is: on a terminal, past two seconds, a line on stderr."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._started = self._shown = time.monotonic()
+        self._is_visible = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._started > 2 and now - self._shown > 0.2 and sys.stderr.isatty():
+            filled = 30 * done // max(total, 1)
+            click.echo(f"\r{self._doing} [{'#' * filled:30}] {done}/{total}", err=True, nl=False)
+            self._shown, self._is_visible = now, True
+
+    def clear(self) -> None:
+        """Make room for a line of output."""
+        if self._is_visible:
             click.echo("\r\x1b[K", err=True, nl=False)
+            self._is_visible = False
+
+
+def with_progress(items: Iterable[T], total: int, doing: str) -> Iterator[T]:
+    """The items, with a `Bar` over them."""
+    with Bar(doing) as bar:
+        for count, item in enumerate(items):
+            bar.show(count, total)
+            yield item

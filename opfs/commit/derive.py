@@ -15,24 +15,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from opfs.core.difference import diff_documents
-from opfs.core.document import parse_document
+from opfs.commit.described import describe_event
 from opfs.core.event import decode_events
 from opfs.core.header import BlockHeader
-from opfs.core.narrative import SUMMARY_LIMIT, sentence, summarize
-from opfs.core.printable import clip, printable
-from opfs.errors import NotFound, OpfsError
-from opfs.ports import FileAttributes, IndexedEvent
+from opfs.errors import OpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from opfs.commit.chain import Proposal
     from opfs.commit.sequencer import Sequencer
-    from opfs.core.action import Document
-    from opfs.core.event import Event
     from opfs.core.names import BlockName
-    from opfs.ports import Index, SnapshotStore
+    from opfs.ports import Index, IndexedEvent, SnapshotStore
 
 _Result = TypeVar("_Result")
 
@@ -44,7 +38,6 @@ EVENTS_PER_APPEND = 64
 # Embedding beside the writers made one writer a third slower and 64 writers a fifth (docs/design/performance.md).
 QUIET_S = 0.25
 MAX_LAG = 2000
-HIDDEN = FileAttributes(mode=0o600, uid=0, gid=0, mtime_ns=0)
 
 
 class Deriver:
@@ -172,7 +165,7 @@ class Deriver:
             for event in decode_events(self._store.read_events(name)):
                 if event.seq < self._index.indexed_count:
                     continue
-                records.append(self._describe(event, name, before))
+                records.append(describe_event(self._store, event, name, before))
                 if len(records) == EVENTS_PER_APPEND:
                     self._index.append(records)
                     records.clear()
@@ -180,49 +173,6 @@ class Deriver:
             before = name
         if records:
             self._index.append(records)
-
-    def _describe(self, event: Event, name: BlockName, before: BlockName | None) -> IndexedEvent:
-        new = self._document(event, name)
-        old = self._document(event, before)
-        attributes = self._attributes(event, name) or self._attributes(event, before) or HIDDEN
-        actor = str(event.actor.get("user") or event.actor.get("uid", ""))
-        return IndexedEvent(
-            seq=event.seq,
-            height=name.height,
-            id=event.id,
-            op=event.op,
-            time=event.time,
-            actor=actor,
-            summary=_summary(event, old, new),
-            text=sentence(event.id, event.op, old, new, actor, event.message),
-            uid=attributes.uid,
-            gid=attributes.gid,
-            mode=attributes.mode,
-            event_hash=event.hash,
-        )
-
-    def _document(self, event: Event, name: BlockName | None) -> Document | None:
-        if name is None:
-            return None
-        try:
-            return parse_document(self._store.read_document(name, event.id))
-        except NotFound:
-            return None
-
-    def _attributes(self, event: Event, name: BlockName | None) -> FileAttributes | None:
-        if name is None:
-            return None
-        try:
-            return self._store.document_attributes(name, event.id)
-        except NotFound:
-            return None
-
-
-def _summary(event: Event, old: Document | None, new: Document | None) -> str:
-    """What changed or, where nothing did because it failed, why."""
-    if event.op == "apply-failed" and event.message:
-        return clip(printable(f"failed: {event.message}"), SUMMARY_LIMIT)
-    return summarize(event.id, event.op, diff_documents(old, new))
 
 
 @contextmanager

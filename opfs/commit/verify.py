@@ -6,18 +6,23 @@ in the middle. Blocking; any number of passes may run at the same time, each in 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-from opfs.core.audit import BlockBytes, ChainAudit, Finding
-from opfs.core.canonical import hash_bytes
-from opfs.errors import IntegrityError, NotFound
+from opfs.commit.described import describe_event
+from opfs.core.audit import EVENTS, STATE, BlockBytes, ChainAudit, Finding
+from opfs.core.canonical import hash_bytes, hash_hex
+from opfs.core.event import decode_events
+from opfs.core.merkle import leaf_hash
+from opfs.errors import IntegrityError, NotFound, OpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from opfs.core.names import BlockName
-    from opfs.ports import SnapshotStore
+    from opfs.ports import IndexedEvent, SnapshotStore
 
 
 class BlockReader(Protocol):
@@ -56,6 +61,10 @@ class Verification:
     blocks: Sequence[BlockName] = field(init=False)
     audit: ChainAudit = field(init=False)
     documents_read: int = field(default=0, init=False)
+    leaves: dict[int, bytes] = field(default_factory=dict, init=False)
+    """The leaf in the log of every header that fits its block's name, by height."""
+    damaged: set[tuple[int, str]] = field(default_factory=set, init=False)
+    """Height and path of what there were findings about."""
 
     def __post_init__(self) -> None:
         self.audit = ChainAudit(self.true_header)
@@ -69,15 +78,46 @@ class Verification:
         samples = [self.sample if name.height == 0 or position else None for position, name in enumerate(wanted)]
         for block in self.reader.read(zip(wanted, samples, strict=True)):
             self.documents_read += len(block.contents)
-            yield block.name, list(self.audit.check(block))
+            self._note_leaf(block.name, block.header)
+            findings = list(self.audit.check(block))
+            self.damaged.update((block.name.height, finding.path) for finding in findings)
+            yield block.name, findings
 
     def _skip(self, names: Sequence[BlockName]) -> None:
         """Learn from the blocks before the first what the last event of each element is; they are not checked."""
         for name in names:
             try:
-                self.audit.skip(name, self.store.read_header(name), self.store.read_events(name))
+                header = self.store.read_header(name)
+                self._note_leaf(name, header)
+                self.audit.skip(name, header, self.store.read_events(name))
             except (IntegrityError, NotFound):
                 self.audit.skip_unreadable(name)
+
+    def _note_leaf(self, name: BlockName, header: bytes) -> None:
+        if hash_hex(header).startswith(name.short_hash):
+            self.leaves[name.height] = leaf_hash(header)
+
+    def leaves_now(self, count: int) -> list[bytes | None]:
+        """The leaves of all blocks by height, also of those made since `run` began, if more than `count` are there."""
+        for name in self.store.list_blocks() if count > len(self.blocks) else ():
+            if name.height not in self.leaves:
+                with suppress(IntegrityError, NotFound):
+                    self._note_leaf(name, self.store.read_header(name))
+        heights = [*self.leaves, *(name.height for name in self.blocks)]
+        return [self.leaves.get(height) for height in range(max(heights, default=-1) + 1)]
+
+    def describe(self) -> Iterator[IndexedEvent]:
+        """After `run`: what the index has to hold of the blocks from `since` on, but for what is damaged."""
+        for before, name in pairwise((None, *self.blocks)):
+            if name is None or name.height < self.since or (name.height, EVENTS) in self.damaged:
+                continue
+            if name.height != (0 if before is None else before.height + 1):
+                continue
+            for event in decode_events(self.store.read_events(name)):
+                path = STATE + event.id.path
+                if (name.height, path) not in self.damaged and (name.height - 1, path) not in self.damaged:
+                    with suppress(OpfsError):
+                        yield describe_event(self.store, event, name, before)
 
     def check_layer(self) -> list[Finding]:
         """After `run`: whether the layer is what the last block says. Only while nobody writes."""

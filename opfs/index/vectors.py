@@ -39,6 +39,14 @@ def _header(model_id: str, dimensions: int) -> bytes:
     return head + struct.pack("<I", zlib.crc32(head))
 
 
+def dimensions_of(header: bytes) -> int:
+    """Numbers in a vector, by the header of the file; raises ValueError where that is none."""
+    magic, version, dimensions, _, crc = _HEADER.unpack(header)
+    if (magic, version, crc) != (_MAGIC, _VERSION, zlib.crc32(header[:-4])) or not dimensions:
+        raise ValueError("its header is damaged")
+    return int(dimensions)
+
+
 class VectorFile:
     """An open vectors.f32."""
 

@@ -8,16 +8,20 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opfs.btrfs.pool import Pool
 from opfs.btrfs.store import BtrfsSnapshotStore
 from opfs.cli.process import find_daemon
 from opfs.commit.verify import check_chain
+from opfs.testing.pools import delete_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass
@@ -76,6 +80,25 @@ class Serving:
         os.close(process)
 
     def findings(self) -> Sequence[str]:
-        """What fsck says of the pool."""
+        """What verifying the chain says."""
         with BtrfsSnapshotStore(self.pool) as store:
             return [str(finding) for finding in check_chain(store)]
+
+
+@contextmanager
+def serve(btrfs_dir: Path, work_dir: Path) -> Iterator[Serving]:
+    """A daemon on a new pool; at the end its chain has to be without a fault."""
+    pool = Path(tempfile.mkdtemp(prefix="pool-", dir=btrfs_dir))
+    mount = Path(tempfile.mkdtemp(prefix="mnt-", dir=work_dir))
+    lxc = Path(tempfile.mkdtemp(prefix="lxc-", dir=work_dir))
+    Pool.create(pool, origin="test.example/opfs", created_ns=1_700_000_000_000_000_000).close()
+    serving = Serving(pool, mount, lxc)
+    try:
+        serving.opfs("mount")
+        yield serving
+    finally:
+        serving.opfs("umount")
+        findings = serving.findings()
+        delete_tree(pool)
+        mount.rmdir()
+    assert findings == []
