@@ -1,0 +1,353 @@
+"""Asking witnesses: rounds, rates, quorums, answers that are lost, witnesses that are gone, lie or dispute.
+
+The witnesses here decide as real ones do (opfs.core.witness), in memory; time is trio's own and jumps.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from opfs.core.note import open_note, parse_checkpoint
+from opfs.core.notekeys import Kind, Signer
+from opfs.core.policy import parse_policy
+from opfs.core.witness import AddCheckpoint, Answer, conflict, consent, judge, open_submission
+from opfs.errors import InvalidRequest, OpfsError
+from opfs.testing.growinglog import GrowingLog
+from opfs.witness.client import INTERVAL_S, MAX_INTERVAL_S, WitnessClient
+from opfs.witness.post import TIMEOUT_S, Endpoint
+
+
+class Witness:
+    """A witness in memory. `fault` takes the place of what it would do; `asked_at` are the times of requests."""
+
+    def __init__(self, name: str, log: GrowingLog) -> None:
+        self.signer = Signer(f"{name}.example", Kind.COSIGNATURE, name.encode().ljust(32, b"."))
+        self.url = f"https://{name}.example"
+        self.logs = {log.origin: log.verifiers}
+        self.last = None
+        self.fault = None
+        self.requests: list[AddCheckpoint] = []
+        self.asked_at: list[float] = []
+
+    async def answer(self, body: bytes) -> Answer:
+        self.asked_at.append(trio.current_time())
+        self.requests.append(AddCheckpoint.decode(body))
+        return await self.fault(body) if self.fault else self.decide(body)
+
+    def decide(self, body: bytes) -> Answer:
+        submission = open_submission(body, self.logs)
+        if isinstance(submission, Answer):
+            return submission
+        refused = judge(submission, self.last)
+        if refused:
+            return refused
+        self.last = submission.checkpoint
+        return consent([self.signer.sign(submission.note.text, 1_800_000_000)])
+
+    # --- faults
+
+    async def loses_the_answer(self, body: bytes) -> Answer:
+        self.decide(body)
+        raise OpfsError(f"{self.url} cannot be reached: reset")
+
+    async def is_gone(self, body: bytes) -> Answer:
+        raise OpfsError(f"{self.url} cannot be reached: refused")
+
+    async def hangs(self, body: bytes) -> Answer:
+        await trio.sleep(TIMEOUT_S)
+        raise OpfsError(f"{self.url} did not answer")
+
+    async def cannot_make_up_its_mind(self, body: bytes) -> Answer:
+        return conflict(0 if AddCheckpoint.decode(body).old_size else 1)
+
+
+class World:
+    """A log, witnesses called a, b, c, and the client that asks them."""
+
+    def __init__(self, quorum: str = "group all all a b c\nquorum all", log: GrowingLog | None = None) -> None:
+        self.log = log or GrowingLog(size=3)
+        self.witnesses = {name: Witness(name, self.log) for name in "abc"}
+        lines = [f"witness {name} {w.signer.verifier.vkey} {w.url}/" for name, w in self.witnesses.items()]
+        self.policy = parse_policy("\n".join([*lines, quorum]))
+        self.a, self.b, self.c = self.witnesses.values()
+        self.client = self.make_client()
+
+    def make_client(self) -> WitnessClient:
+        return WitnessClient(self.policy, self.log, post=self.post, jitter=lambda: 0.0)
+
+    async def post(self, endpoint: Endpoint, path: str, body: bytes) -> Answer:
+        assert path == "/add-checkpoint"
+        (witness,) = [witness for witness in self.witnesses.values() if witness.url == str(endpoint)]
+        return await witness.answer(body)
+
+    def grow(self, count: int = 1) -> None:
+        self.log.grow(count)
+        self.client.wake()
+
+    def line(self, name: str) -> str:
+        (line,) = [line for line in self.client.report(self.log.size) if line.startswith(f"{name}: ")]
+        return line
+
+    @property
+    def quorum_line(self) -> str:
+        return self.client.report(self.log.size)[0]
+
+
+@pytest.fixture
+async def world(nursery):
+    world = World()
+    nursery.start_soon(world.client.run)
+    return world
+
+
+async def settle(seconds: float = 0.5) -> None:
+    """Let everything happen that happens within this time."""
+    await trio.sleep(seconds)
+
+
+def sizes_asked(witness: Witness) -> list[tuple[int, int]]:
+    return [
+        (r.old_size, parse_checkpoint(r.checkpoint.decode().partition("\n\n")[0] + "\n").size) for r in witness.requests
+    ]
+
+
+async def test_all_witnesses_cosign_one_checkpoint_in_one_round(autojump_clock, world):
+    await settle()
+    assert [sizes_asked(witness) for witness in world.witnesses.values()] == [[(0, 3)]] * 3
+    note, is_witnessed = world.log.cosigned[-1]
+    assert is_witnessed
+    assert [flag for _, flag in world.log.cosigned] == [False, False, True]
+    opened = open_note(note.encode(), [*world.log.verifiers, *(w.signer.verifier for w in world.witnesses.values())])
+    assert len(opened.verified) == 5
+    assert (await world.log.newest()).text == note.text
+    assert len((await world.log.newest()).signatures) == 5
+    assert world.quorum_line == "quorum all: 3 blocks cosigned, 0 behind"
+    assert world.line("a") == "a: 3 blocks cosigned, 0 behind at 2027-01-15T08:00:00Z"
+    assert world.client.trouble is None
+
+
+async def test_an_idle_log_asks_nobody_twice(autojump_clock, world):
+    await settle(10_000)
+    assert all(len(witness.requests) == 1 for witness in world.witnesses.values())
+
+
+async def test_a_busy_log_asks_each_witness_once_in_ten_seconds_for_the_newest(autojump_clock, world):
+    for _ in range(1000):
+        await settle(0.1)
+        world.grow()
+    await settle(INTERVAL_S)
+    for witness in world.witnesses.values():
+        gaps = [later - earlier for earlier, later in zip(witness.asked_at, witness.asked_at[1:], strict=False)]
+        assert len(gaps) >= 9
+        assert min(gaps) >= INTERVAL_S
+        assert sizes_asked(witness) == sizes_asked(world.a)
+        assert sizes_asked(witness)[-1][1] == world.log.size
+    assert world.quorum_line == f"quorum all: {world.log.size} blocks cosigned, 0 behind"
+
+
+async def test_a_log_that_was_idle_is_cosigned_at_once(autojump_clock, world):
+    await settle(1000)
+    before = trio.current_time()
+    world.grow()
+    await settle(1)
+    assert before <= world.a.asked_at[-1] <= before + 1
+
+
+async def test_what_was_sent_has_the_log_s_signatures_only(autojump_clock, world):
+    await settle()
+    world.grow()
+    await settle(INTERVAL_S)
+    for request in world.b.requests:
+        note = open_note(request.checkpoint, world.log.verifiers).note
+        assert {line.name for line in note.signatures} == {world.log.origin}
+
+
+async def test_an_answer_that_was_lost_is_made_up_for(autojump_clock, world):
+    world.a.fault = world.a.loses_the_answer
+    await settle()
+    assert "cannot be reached" in world.line("a")
+    assert world.a.last.size == 3
+    world.a.fault = None
+    world.grow()
+    await settle(100)
+    # it did not know that 3 were cosigned, was told so, and went on from there
+    assert sizes_asked(world.a) == [(0, 3), (0, 4), (3, 4)]
+    assert world.line("a").startswith("a: 4 blocks cosigned, 0 behind")
+    assert ";" not in world.line("a")
+
+
+async def test_a_lost_answer_to_what_still_is_the_newest_is_asked_for_again(autojump_clock, world):
+    world.a.fault = world.a.loses_the_answer
+    await settle()
+    world.a.fault = None
+    await settle(100)
+    assert sizes_asked(world.a) == [(0, 3), (0, 3), (3, 3)]
+    assert world.log.cosigned[-1][1]
+
+
+@pytest.mark.parametrize("fault", ["is_gone", "hangs"])
+async def test_a_witness_that_is_gone_holds_up_nobody_and_is_asked_less_and_less(autojump_clock, world, fault):
+    world.a.fault = getattr(world.a, fault)
+    for _ in range(200):
+        await settle(50)
+        world.grow()
+    await settle(2 * INTERVAL_S)
+    assert world.line("b").startswith(f"b: {world.log.size} blocks cosigned, 0 behind")
+    assert world.line("a").startswith("a: nothing cosigned yet; https://a.example")
+    assert world.client.trouble is None
+    gaps = [later - earlier for earlier, later in zip(world.a.asked_at, world.a.asked_at[1:], strict=False)]
+    assert min(gaps) >= INTERVAL_S
+    assert gaps[-1] >= MAX_INTERVAL_S / 2
+    assert len(world.b.requests) > 4 * len(world.a.requests)
+    world.a.fault = None
+    await settle(MAX_INTERVAL_S)
+    assert world.line("a").startswith(f"a: {world.log.size} blocks cosigned, 0 behind")
+
+
+async def test_a_quorum_needs_no_more_than_it_says(autojump_clock, nursery):
+    world = World("group two 2 a b c\nquorum two")
+    world.c.fault = world.c.is_gone
+    nursery.start_soon(world.client.run)
+    await settle()
+    assert [flag for _, flag in world.log.cosigned] == [False, True]
+    assert world.quorum_line == "quorum two: 3 blocks cosigned, 0 behind"
+
+
+async def test_a_witness_that_is_late_joins_the_quorum_of_its_round(autojump_clock, world):
+    async def late(body: bytes) -> Answer:
+        await trio.sleep(9)
+        return world.c.decide(body)
+
+    world.c.fault = late
+    await settle(1)
+    world.grow()
+    await settle(9)
+    # the round was about 3 entries; that there is a fourth now changes nothing about that
+    witnessed = await world.log.witnessed()
+    assert parse_checkpoint(witnessed.text).size == 3
+    assert len(witnessed.signatures) == 5
+
+
+async def test_a_cosignature_joins_no_newer_checkpoint(autojump_clock, world):
+    async def grow_meanwhile(body: bytes) -> Answer:
+        world.grow()
+        return world.a.decide(body)
+
+    world.a.fault = grow_meanwhile
+    await settle()
+    assert {line.name for line in (await world.log.newest()).signatures} == {world.log.origin}
+    assert parse_checkpoint((await world.log.witnessed()).text).size == 3
+
+
+async def test_a_fork_is_refused_and_shown(autojump_clock, world):
+    await settle()
+    fork = world.log.fork_at(2, 5)
+    world.log._leaves, world.log._note = fork._leaves, fork._note
+    world.client.wake()
+    await settle(INTERVAL_S)
+    assert "it refuses the proof from 3 to 7" in world.line("a")
+    assert world.client.trouble == "a, b, c cosigned another history of this log"
+    assert world.a.last.size == 3
+
+
+async def test_a_log_that_lost_entries_is_shown(autojump_clock, nursery):
+    world = World()
+    other = World(log=GrowingLog(size=9))
+    world.a.decide(AddCheckpoint(0, (), other.log.note(9).encode()).encode())
+    nursery.start_soon(world.client.run)
+    await settle()
+    assert "it cosigned 9 entries, more than the 3 that there are" in world.line("a")
+    assert world.client.trouble == "a cosigned another history of this log"
+
+
+async def test_a_witness_that_names_ever_other_sizes_is_asked_less_and_less(autojump_clock, world):
+    world.a.fault = world.a.cannot_make_up_its_mind
+    await settle(4 * 3600)
+    assert len(world.a.requests) < 4 * 3600 / (MAX_INTERVAL_S / 2) + 10
+    assert "other sizes than it is asked with" in world.line("a")
+
+
+async def test_a_witness_s_words_are_shown_without_their_teeth(autojump_clock, world):
+    async def shout(body: bytes) -> Answer:
+        return Answer(503, "text/plain", b"\x1b[2Jaway\n" + b"x" * 5000)
+
+    world.a.fault = shout
+    await settle()
+    assert "it answers 503: \\x1b[2Jaway" in world.line("a")
+    assert len(world.line("a")) < 500
+
+
+async def test_after_a_restart_nobody_is_asked_for_what_is_there(autojump_clock, nursery):
+    world = World()
+    first = trio.CancelScope()
+    nursery.start_soon(run_in, first, world.client)
+    await settle()
+    first.cancel()
+    await settle()
+    world.client = world.make_client()
+    nursery.start_soon(world.client.run)
+    await settle(100)
+    assert len(world.a.requests) == 1
+    assert world.quorum_line == "quorum all: 3 blocks cosigned, 0 behind"
+    world.grow()
+    await settle()
+    assert sizes_asked(world.a)[1:] == [(3, 4)]
+
+
+async def run_in(scope: trio.CancelScope, client: WitnessClient) -> None:
+    with scope:
+        await client.run()
+
+
+async def test_a_quorum_is_completed_after_a_restart(autojump_clock, nursery):
+    world = World()
+    world.c.fault = world.c.is_gone
+    scope = trio.CancelScope()
+    nursery.start_soon(run_in, scope, world.client)
+    await settle()
+    scope.cancel()
+    world.c.fault = None
+    world.client = world.make_client()
+    nursery.start_soon(world.client.run)
+    await settle()
+    assert [len(witness.requests) for witness in world.witnesses.values()] == [1, 1, 2]
+    assert len((await world.log.witnessed()).signatures) == 5
+
+
+async def test_a_log_that_cannot_prove_is_a_problem_and_no_end(autojump_clock, world):
+    async def damaged(old_size: int, new_size: int) -> list[bytes]:
+        raise OpfsError("tile/0/000 is damaged")
+
+    await settle()
+    world.log.consistency_proof = damaged
+    world.grow()
+    await settle(INTERVAL_S)
+    assert "tile/0/000 is damaged" in world.line("a")
+    del world.log.consistency_proof
+    await settle(100)
+    assert ";" not in world.line("a")
+
+
+async def test_a_bug_ends_the_asking_and_says_so(autojump_clock, world, caplog):
+    async def broken() -> None:
+        raise RuntimeError("bug")
+
+    await settle()
+    world.log.newest = broken
+    world.client.wake()
+    await settle(INTERVAL_S)
+    assert world.client.report(3) == ["not asked any more: RuntimeError('bug')"]
+    assert world.client.trouble == "not asked any more: RuntimeError('bug')"
+    assert "not asked any more" in caplog.text
+
+
+def test_a_policy_without_a_witness_to_ask_is_refused():
+    log = GrowingLog()
+    key = Witness("a", log).signer.verifier.vkey
+    for text in ("quorum none", f"witness a {key}\nquorum a"):
+        with pytest.raises(InvalidRequest, match="no witness with a URL"):
+            WitnessClient(parse_policy(text), log)
+    with pytest.raises(InvalidRequest, match="no http or https URL"):
+        WitnessClient(parse_policy(f"witness a {key} ftp://a.example\nquorum a"), log)
