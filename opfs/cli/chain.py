@@ -9,13 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import re
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 import click
 
+from opfs.btrfs.tree import open_directory, scan_documents
 from opfs.core.event import decode_events
 from opfs.core.header import BlockHeader
 from opfs.core.names import BlockName, ElementId
+from opfs.core.timestamp import parse_time
 from opfs.errors import AccessDenied, IntegrityError, InvalidRequest, NotFound, OpfsError, PoolError
 from opfs.fuse.mountpoint import is_answering, is_mounted
 
@@ -30,11 +33,12 @@ _ANCESTOR = re.compile(r"HEAD(?:~(\d{1,9})?|(\^*))\Z")
 
 
 class Chain:
-    """The blocks below one directory."""
+    """The blocks below one directory; the files of their log are in `log_directory`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, log_directory: Path | None = None) -> None:
         """Read the list of blocks, once; raises NotFound or AccessDenied."""
         self._directory = directory
+        self.log_directory = log_directory or directory / "log"
         try:
             names = os.listdir(directory)
         except OSError as error:
@@ -72,6 +76,28 @@ class Chain:
             raise InvalidRequest(f"{reference!r} means {len(found)} blocks", hint="give more digits of the hash")
         return found[0]
 
+    def block_at(self, time_ns: int) -> BlockName:
+        """The block that was HEAD at that time; raises NotFound before the first."""
+        after = bisect_right(self.blocks, time_ns, key=lambda block: parse_time(self.header(block).time))
+        if after == 0:
+            raise NotFound(f"the chain begins later, at {self.header(self.blocks[0]).time}")
+        return self.blocks[after - 1]
+
+    def block_of_event(self, seq: int) -> BlockName:
+        """The block that records the event of that number; raises NotFound."""
+        after = bisect_right(self.blocks, seq, key=lambda block: self.header(block).events_first)
+        for block in reversed(self.blocks[:after]):  # blocks without events begin with the number of the next event
+            header = self.header(block)
+            if header.events_count:
+                if seq < header.events_first + header.events_count:
+                    return block
+                break
+        newest = self.header(self.head)
+        raise NotFound(
+            f"there is no event {seq} in the blocks that are here",
+            hint=f"events are counted from 0, up to {newest.events_first + newest.events_count - 1} by now",
+        )
+
     def header(self, block: BlockName) -> BlockHeader:
         """Raises IntegrityError where the bytes are not those the block's name commits to."""
         header = BlockHeader.decode(self._load(block, "block.json"))
@@ -85,6 +111,18 @@ class Chain:
     def document(self, block: BlockName, id: ElementId) -> bytes:
         """The bytes of the document; raises NotFound where the block has none."""
         return self._load(block, f"state/{id.path}")
+
+    def documents(self, block: BlockName) -> Iterator[tuple[ElementId, bytes]]:
+        """Every document of the block, in any order; raises AccessDenied where one may not be read."""
+        try:
+            descriptor = open_directory(str(self._directory / str(block)))
+            try:
+                for document in scan_documents(descriptor):
+                    yield document.id, document.content
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _translated(error, f"a document of block {block}") from error
 
     def newest_first(self) -> Iterator[tuple[BlockName, Event]]:
         """Every event, the latest first."""
@@ -110,7 +148,7 @@ def open_chain(config: Config) -> Chain:
             hint="start it: sudo opfs up",
         )
     click.echo(f"opfs: the daemon is down; reading {config.pool} without verifying the documents", err=True)
-    return Chain(below)
+    return Chain(below, config.pool / "@log")
 
 
 def _translated(error: OSError, what: str) -> OpfsError:
