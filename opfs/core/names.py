@@ -16,6 +16,8 @@ ELEMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,199}\Z")
 PLUGIN_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 BLOCK_NAME = re.compile(r"(\d{8,})-([0-9a-f]{12})\Z")
 DOCUMENT_SUFFIX = ".json"
+OWN_EVENTS = "opfs"
+"""In place of a plugin's name: events about opfs itself, as `opfs/keys`. No plugin may be called so."""
 _TEMPORARY_PREFIXES = (".", "#", "~", "_")
 
 

@@ -18,6 +18,7 @@ import trio
 
 from opfs.commit.recovery import recover
 from opfs.daemon.parts import Parts, open_parts
+from opfs.daemon.rotation import finish_rotation
 from opfs.daemon.tree import make_tree
 from opfs.fuse.caller import identify
 from opfs.fuse.errnos import Deadlines
@@ -68,6 +69,7 @@ async def _run_tasks(parts: Parts, on_ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(parts.sequencer.run)
         await recover(parts.chain, parts.journal, parts.sequencer)
+        await finish_rotation(parts)
         nursery.start_soon(parts.deriver.run, name="deriver")
         await nursery.start(_serve_mount, parts, nursery.cancel_scope)
         if parts.witnesses is not None:

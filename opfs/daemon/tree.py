@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from opfs.daemon.report import describe
+from opfs.daemon.rotation import rotate_keys
 from opfs.errors import AccessDenied, InvalidRequest
 from opfs.fuse.caller import groups_of, identify
 from opfs.vfs.chain import ChainDirectory
@@ -88,9 +89,27 @@ def make_tree(parts: Parts) -> Tree:
         RejectedDirectory(("rejected",), parts.refusals, time_ns=now_ns),
         make_errors(parts.refusals, time_ns=now_ns),
         make_status(lambda: describe(parts), time_ns=now_ns),
-        Ctl([make_confirm(lambda: sequencer.catalog, sequencer.confirmations), _make_rebuild(parts)], time_ns=now_ns),
+        Ctl(
+            [
+                make_confirm(lambda: sequencer.catalog, sequencer.confirmations),
+                _make_rebuild(parts),
+                _make_rotate(parts),
+            ],
+            time_ns=now_ns,
+        ),
     ]
     return Tree(parts, make_root(nodes, time_ns=now_ns), state)
+
+
+def _make_rotate(parts: Parts) -> Command:
+    async def run(words: Sequence[str], caller: Caller) -> None:
+        if words:
+            raise InvalidRequest("rotate-keys takes no arguments", hint="write: rotate-keys")
+        if caller.uid != 0:
+            raise AccessDenied("only root may rotate keys")
+        await rotate_keys(parts, identify(caller))
+
+    return Command("rotate-keys", "rotate-keys", "sign the log with other keys from now on", run)
 
 
 def _make_rebuild(parts: Parts) -> Command:

@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from opfs.core.names import PLUGIN_NAME
+from opfs.core.names import OWN_EVENTS, PLUGIN_NAME
 from opfs.core.schema import DocumentSchema
 from opfs.errors import InvalidRequest, NotFound, OpfsError, Rejected
 from opfs.plugins.contract import ContractDefaults, PluginContext
@@ -148,6 +148,8 @@ def build_plugin(spec: str, context_of: ContextOf) -> Plugin:
         raise InvalidRequest(
             f"{spec} calls itself {name!r}", hint="a plugin's name is 1 to 32 of a-z 0-9 - and starts with a letter"
         )
+    if name == OWN_EVENTS:
+        raise InvalidRequest(f"{spec} calls itself {name!r}", hint="events about opfs itself have that name")
     plugin = plugin_class.from_context(context_of(name))
     missing = [member for member in _MEMBERS if not hasattr(plugin, member)]
     if missing:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from opfs.vfs.node import Caller, Node, NodeKey
 
-    BlockFiles = Callable[[NodeKey, BlockName], Mapping[str, Node]]
-    """Files of a block that are not in its snapshot, by name; given the key of the block's directory."""
+    BlockFiles = Callable[[NodeKey, BlockName, int], Mapping[str, Node]]
+    """Files of a block that are not in its snapshot, by name; given the key and the time of the block's directory."""
 
 HEAD = "HEAD"
 HEADER = "block.json"
@@ -115,7 +115,7 @@ class ChainDirectory(ReadOnlyDirectory):
     block_path: Callable[[BlockName], Path]
     verifier: BlockVerifier
     beside: Mapping[str, Node] = field(default_factory=dict)
-    beside_block: BlockFiles = lambda key, block: {}
+    beside_block: BlockFiles = lambda key, block, time_ns: {}
     _reader: _Reader = field(init=False)
     _times_ns: dict[BlockName, int] = field(default_factory=dict, init=False)
 
@@ -156,7 +156,7 @@ class ChainDirectory(ReadOnlyDirectory):
         shown = Attributes(mode=stat.S_IFDIR | 0o555, atime_ns=time_ns, mtime_ns=time_ns, ctime_ns=time_ns)
         place = _Place(self._reader, block, "", self.block_path(block))
         key = (*self.key, str(block))
-        return StoredDirectory(key, place, shown, policy, self.beside_block(key, block))
+        return StoredDirectory(key, place, shown, policy, self.beside_block(key, block, time_ns))
 
     async def _learn_times(self, blocks: Sequence[BlockName]) -> None:
         unknown = [block for block in reversed(blocks) if block not in self._times_ns]

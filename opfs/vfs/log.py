@@ -95,11 +95,11 @@ class LogFile(File):
 def make_proofs(log: TransparencyLog, read_header: Callable[[BlockName], bytes]) -> BlockFiles:
     """What stands in a block's directory beside the block: its proof, against the newest checkpoint."""
 
-    def files(key: NodeKey, block: BlockName) -> Mapping[str, Node]:
+    def files(key: NodeKey, block: BlockName, time_ns: int) -> Mapping[str, Node]:
         async def generate(caller: Caller) -> bytes:
             return await trio.to_thread.run_sync(prove_block, log, read_header, block)
 
-        return {PROOF: GeneratedFile((*key, PROOF), generate)}
+        return {PROOF: GeneratedFile((*key, PROOF), generate, time_ns=time_ns)}
 
     return files
 
