@@ -23,6 +23,7 @@ from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
 from opfs.commit.verified import VerifiedBlocks
 from opfs.embedding.model import MiniLmEmbedder
+from opfs.errors import OpfsError
 from opfs.index.store import SqliteIndex
 from opfs.plugins.contract import PluginContext
 from opfs.plugins.registry import PluginRegistry, load_plugins
@@ -91,7 +92,7 @@ def open_parts(config: Config) -> Iterator[Parts]:
         logbook = resources.enter_context(closing(Logbook(transparency_log, store)))
         logbook.start(chain.blocks, failsafe)
         sequencer = Sequencer(chain, store, logbook, journal, plugins, Confirmations(clock), failsafe, clock)
-        verified = _verified_blocks(store, chain, sequencer)
+        verified = _verified_blocks(store, chain, sequencer, transparency_log)
         embedder = MiniLmEmbedder(config.models)
         index = resources.enter_context(closing(SqliteIndex(pool.subvolume("@index"), embedder)))
         drafts = pool.subvolume("@drafts")
@@ -119,10 +120,19 @@ def open_parts(config: Config) -> Iterator[Parts]:
         )
 
 
-def _verified_blocks(store: BtrfsSnapshotStore, chain: Chain, sequencer: Sequencer) -> VerifiedBlocks:
+def _verified_blocks(
+    store: BtrfsSnapshotStore, chain: Chain, sequencer: Sequencer, transparency_log: FileLog
+) -> VerifiedBlocks:
     if chain.header is None:
         raise ValueError("a loaded chain has a genesis block")
-    verified = VerifiedBlocks(store, lambda: chain.blocks, chain.header, chain.tree)
+
+    def logged_header(height: int) -> bytes | None:
+        try:
+            return transparency_log.entry(height)
+        except OpfsError:
+            return None
+
+    verified = VerifiedBlocks(store, lambda: chain.blocks, chain.header, chain.tree, true_header=logged_header)
     sequencer.on_block.append(lambda proposal: verified.remember(proposal.header, proposal.tree))
     return verified
 

@@ -69,7 +69,7 @@ class LogAudit:
             if leaves:
                 yield Finding(None, PLACE + CHECKPOINT, "log", problem)
         elif checkpoint is not None and note is not None:
-            yield from self._check_checkpoint(checkpoint, note, filled, is_live=settled > 0)
+            yield from self._check_checkpoint(checkpoint, note, filled, settled or len(filled))
         size = checkpoint.size if checkpoint is not None else len(leaves)
         yield from self._check_tiles(leaves, filled, min(size, len(leaves)))
         yield from self._check_promise(checkpoint, filled)
@@ -85,7 +85,7 @@ class LogAudit:
             return None, None, error.reason
 
     def _check_checkpoint(
-        self, checkpoint: Checkpoint, note: Note, leaves: Sequence[bytes | None], *, is_live: bool
+        self, checkpoint: Checkpoint, note: Note, leaves: Sequence[bytes | None], due: int
     ) -> Iterator[Finding]:
         good, bad = self._signatures(note)
         truth = self._root(leaves, checkpoint.size)
@@ -114,7 +114,7 @@ class LogAudit:
                 f"the root it has signed is not that of the {checkpoint.size} headers: the chain has another history"
             )
             yield Finding(None, place, "log", problem)
-        elif checkpoint.size < len(leaves) and not is_live:
+        elif checkpoint.size < due:
             problem = f"it is an old one, of {checkpoint.size} blocks: the chain has {len(leaves)}"
             yield Finding(None, place, "log", problem)
 

@@ -45,7 +45,7 @@ HEADER = "block.json"
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a fifo would hang the open
 
 VERIFIED_LIMIT_BYTES = 32 << 20
-"""Of files that the kernel is in the middle of reading, kept between its requests for their pieces."""
+"""Of files that the kernel is in the middle of reading: they are kept between its requests for their pieces."""
 
 THREAD_ABOVE_BYTES = 1 << 18
 """Checking so much takes longer than handing it to a thread."""
@@ -81,20 +81,30 @@ class _Reader:
     verified: ContentCache = field(default_factory=lambda: ContentCache(VERIFIED_LIMIT_BYTES))
     thread: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
 
-    async def load(self, block: BlockName, path: str, file: Path, size: int) -> bytes:
-        """The whole file, checked; raises IntegrityError or OSError."""
-        key = f"{block}/{path}".encode()
+    async def read(self, place: _Place, size: int, offset: int, count: int) -> bytes:
+        """A piece of a file of that size; raises IntegrityError or OSError."""
+        key = f"{place.block}/{place.name}".encode()
         content = self.verified.get(key)
-        if content is not None:
-            return content
-        content = _read_now(file, size)
         if content is None:
-            content = await trio.to_thread.run_sync(_read_whole, file)
+            content = await self._load(place.block, place.name, place.path, size)
+            self.verified.put(key, content)
+        if offset + count >= len(content):
+            self.verified.discard(key)  # the kernel has it all, and keeps it as long as it likes
+        return content[offset : offset + count]
+
+    async def _load(self, block: BlockName, path: str, file: Path, size: int) -> bytes:
+        """The whole file, checked."""
+        try:
+            content = _read_now(file, size)
+            if content is None:
+                content = await trio.to_thread.run_sync(_read_whole, file)
+        except FileNotFoundError:  # gone since it was looked up
+            await self.check_absent(block, path)
+            raise
         if len(content) <= THREAD_ABOVE_BYTES and self.verifier.is_known(block, path):
             self.verifier.check(block, path, content)
         else:
             await trio.to_thread.run_sync(self.verifier.check, block, path, content, limiter=self.thread)
-        self.verified.put(key, content)
         return content
 
     async def check_absent(self, block: BlockName, path: str) -> None:
@@ -251,9 +261,7 @@ class _StoredHandle(Handle):
     size: int
 
     async def read(self, offset: int, size: int) -> bytes:
-        place = self.place
-        content = await place.reader.load(place.block, place.name, place.path, self.size)
-        return content[offset : offset + size]
+        return await self.place.reader.read(self.place, self.size, offset, size)
 
 
 def _read_now(path: Path, size: int) -> bytes | None:

@@ -221,6 +221,14 @@ async def test_what_changes_between_two_pieces_of_one_read_shows_in_neither(bloc
     assert blocks.verifier.asked == [(1, "state/lxc/web.json")]
 
 
+async def test_what_is_read_again_is_checked_again(blocks):
+    file = await walk(blocks.chain, f"{name(1)}/state/lxc/web.json")
+    assert await read(file) == b'{"memory": 1}'
+    blocks.path_of(name(1)).joinpath("state/lxc/web.json").write_bytes(b'{"memory": 9}')
+    with pytest.raises(IntegrityError):
+        await read(file)
+
+
 async def test_a_planted_file_cannot_be_read(blocks):
     for path in ("state/lxc/planted.json", "planted", "state/lxc/web.json~"):
         (blocks.path_of(name(1)) / path).write_bytes(b"{}")
