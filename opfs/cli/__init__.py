@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prove": ("opfs.cli.prove:prove", "Write a proof that needs no pool to be checked."),
     "verify-proof": ("opfs.cli.verify_proof:verify_proof", "Check a proof, step by step from the key down."),
     "rm": ("opfs.cli.rm:rm", "Delete an element, asking first."),
+    "key": ("opfs.cli.key:key", "Show, rotate and import the keys that sign the log."),
     "witness": ("opfs.cli.witness:witness", "Be a witness for other logs; see what witnesses say of this one."),
     "index": ("opfs.cli.index:index", "Look after the search index."),
     "model": ("opfs.cli.model:model", "List, fetch and verify the language models that search uses."),
