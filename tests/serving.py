@@ -61,7 +61,7 @@ class Serving:
         return json.loads(self.path(name).read_text())
 
     def blocks(self) -> list[str]:
-        return sorted(name for name in os.listdir(self.mount / "chain") if name != "HEAD")
+        return sorted(name for name in os.listdir(self.mount / "chain") if name not in ("HEAD", "log"))
 
     def events(self, block: str = "HEAD") -> list[dict[str, object]]:
         text = (self.mount / "chain" / block / "events.jsonl").read_text()
