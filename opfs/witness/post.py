@@ -6,6 +6,8 @@ https witness must show a certificate that this host trusts. Trio; each call has
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -101,8 +103,8 @@ def _request(endpoint: Endpoint, path: str, body: bytes) -> h11.Request:
 
 async def _exchange(stream: trio.abc.Stream, request: h11.Request, body: bytes) -> Answer:
     connection = h11.Connection(h11.CLIENT)
-    for part in (request, h11.Data(data=body), h11.EndOfMessage()):
-        await stream.send_all(connection.send(part) or b"")
+    parts = (request, h11.Data(data=body), h11.EndOfMessage())
+    await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
     status, content_type, received = 0, "", bytearray()
     while True:
         event = connection.next_event()
@@ -127,4 +129,7 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, BaseExceptionGroup):
         return _cause(error.exceptions[0])
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    # TLS and the resolver number their errors in ways of their own, and word them well
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError | socket.gaierror):
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
