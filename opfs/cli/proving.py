@@ -112,7 +112,7 @@ class Prover:
             if header.height >= checkpoint.size:
                 raise NotFound(
                     f"block {header.name} is not in the log yet, which has {checkpoint.size}",
-                    hint="start it: sudo opfs up",
+                    hint="opfs status says what keeps the log back",
                 )
             path = inclusion_proof(header.height, checkpoint.size, nodes)
             check_inclusion(leaf_hash(header.encode()), header.height, checkpoint.size, path, checkpoint.root)

@@ -155,6 +155,24 @@ def test_a_dead_daemon_s_chain_is_proved_too(fresh, elsewhere):
     fresh.opfs("mount")
 
 
+def test_a_change_of_keys_is_bridged(fresh, elsewhere):
+    """log.vkey lists the earlier keys: with it, a checkpoint from before is consistent with one from after."""
+    log = fresh.mount / "chain" / "log"
+    old_keys, kept = (log / "log.vkey").read_bytes(), (log / "checkpoint").read_bytes()
+    fresh.opfs("key", "rotate", "--yes")
+    fresh.put("noop/web", memory=512)
+    (elsewhere.directory / "old.vkey").write_bytes(old_keys)
+    (elsewhere.directory / "log.vkey").write_bytes((log / "log.vkey").read_bytes())
+    (elsewhere.directory / "kept").write_bytes(kept)
+    prove(fresh, elsewhere, "--consistency", elsewhere.directory / "kept")
+    assert is_verified_by_both(elsewhere)
+    assert elsewhere.verify("--checkpoint", "kept")["verified"]
+    assert elsewhere.verify(key="old.vkey")["failed"] == "signature"
+    seq = next(event["seq"] for block in fresh.blocks() for event in fresh.events(block) if event["plugin"] != "noop")
+    assert f"event {seq}, " in prove(fresh, elsewhere, "--event", seq)
+    assert is_verified_by_both(elsewhere)
+
+
 def test_another_log_s_key_verifies_nothing(opfs, history, elsewhere, fresh):
     prove(opfs, elsewhere, "noop/other")
     shutil.copy(fresh.mount / "chain" / "log" / "log.vkey", elsewhere.directory / "strange.vkey")
