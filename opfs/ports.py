@@ -167,6 +167,14 @@ class TransparencyLog(Protocol):
         """Join verified lines of others to the newest checkpoint; False where `note` is not that one."""
         ...
 
+    def keep_witnessed(self, note: Note) -> None:
+        """Keep a checkpoint with enough cosignatures; the newest stays, whatever is appended."""
+        ...
+
+    def witnessed(self) -> bytes:
+        """The checkpoint that was kept last; raises NotFound, or IntegrityError where it is not this log's."""
+        ...
+
     def entry(self, index: int) -> bytes:
         """Raises InvalidRequest where the log is not that large, NotFound or IntegrityError where it is damaged."""
         ...

@@ -141,8 +141,7 @@ def _witness_client(config: Config, transparency_log: FileLog, sequencer: Sequen
     """Who asks for cosignatures, where the configuration names witnesses; a new block is all it hears of a commit."""
     if config.witness_policy is None:
         return None
-    published = PublishedLog(transparency_log, transparency_log.files.directory)
-    client = WitnessClient(load_policy(config.witness_policy), published)
+    client = WitnessClient(load_policy(config.witness_policy), PublishedLog(transparency_log))
     sequencer.on_block.append(lambda _: client.wake())
     return client
 

@@ -38,6 +38,7 @@ class MemoryLog:
         self._entries: list[bytes] = []
         self._hashes: list[bytes] = []
         self._note: Note | None = None
+        self._witnessed: Note | None = None
         self._appending = False
 
     @property
@@ -85,6 +86,14 @@ class MemoryLog:
         self._note = self._note.with_signatures(line for line in note.signatures if (line.name, line.key_id) != ours)
         return True
 
+    def keep_witnessed(self, note: Note) -> None:
+        self._witnessed = note
+
+    def witnessed(self) -> bytes:
+        if self._witnessed is None:
+            raise NotFound("no checkpoint had a quorum yet")
+        return self._witnessed.encode()
+
     def entry(self, index: int) -> bytes:
         if not 0 <= index < self.size:
             raise InvalidRequest(f"the log has {self.size} entries and no entry {index}")
@@ -118,6 +127,8 @@ class MemoryLog:
         files = {"log.vkey": "".join(f"{verifier.vkey}\n" for verifier in self.verifiers).encode()}
         if self._note is not None:
             files["checkpoint"] = self.checkpoint()
+        if self._witnessed is not None:
+            files["checkpoint.witnessed"] = self.witnessed()
         nodes = self._nodes(self.size)
         for tile in tiles_of(self.size):
             first = tile.index * WIDTH

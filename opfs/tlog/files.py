@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHECKPOINT = "checkpoint"
+WITNESSED = "checkpoint.witnessed"
 VERIFIER_KEYS = "log.vkey"
 TILES = "tile"
 _NEW = ".new"
@@ -33,7 +34,7 @@ _MAX_BYTES = WIDTH * (2 + MAX_ENTRY_BYTES)
 
 
 def _is_file(path: str) -> bool:
-    if path in (CHECKPOINT, VERIFIER_KEYS):
+    if path in (CHECKPOINT, WITNESSED, VERIFIER_KEYS):
         return True
     try:
         Tile.parse(path)
@@ -53,6 +54,9 @@ class LogFiles:
 
     def read_checkpoint(self) -> bytes:
         return self._read(CHECKPOINT, MAX_NOTE_BYTES)
+
+    def read_witnessed(self) -> bytes:
+        return self._read(WITNESSED, MAX_NOTE_BYTES)
 
     def read_verifier_keys(self) -> bytes:
         return self._read(VERIFIER_KEYS, MAX_NOTE_BYTES)
@@ -107,6 +111,9 @@ class LogFiles:
 
     def write_checkpoint(self, data: bytes) -> None:
         self._replace(CHECKPOINT, data)
+
+    def write_witnessed(self, data: bytes) -> None:
+        self._replace(WITNESSED, data)
 
     def write_verifier_keys(self, data: bytes) -> None:
         self._replace(VERIFIER_KEYS, data)

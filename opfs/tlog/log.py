@@ -39,7 +39,7 @@ from opfs.core.tiles import (
     tiles_between,
 )
 from opfs.errors import IntegrityError, InvalidRequest, NotFound, PoolError
-from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, LogFiles
+from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, WITNESSED, LogFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -173,6 +173,15 @@ class FileLog:
             raise NotFound("the log has no checkpoint yet")
         return note.encode()
 
+    def witnessed(self) -> bytes:
+        """The newest checkpoint that had a quorum; raises NotFound, or IntegrityError where it is not this log's."""
+        data = self.files.read_witnessed()
+        checkpoint = parse_checkpoint(open_note(data, self.verifiers).text)
+        is_ours = checkpoint.origin == self.origin and checkpoint.size <= self.size
+        if not is_ours or checkpoint.root != self.root_at(checkpoint.size):
+            raise IntegrityError(f"{WITNESSED} is not of this log", hint="witnesses are asked again")
+        return data
+
     def entry(self, index: int) -> bytes:
         """The bytes of one entry; raises NotFound, InvalidRequest or IntegrityError."""
         return read_entry(index, self.size, self.files.read_tile)
@@ -205,6 +214,8 @@ class FileLog:
         if path == CHECKPOINT:
             with self._writing:  # between writing the file and knowing the note they differ
                 return _unchanged(path, self.files.read_checkpoint(), self.checkpoint())
+        if path == WITNESSED:
+            return self.witnessed()
         if path == VERIFIER_KEYS:
             with self._writing:
                 return _unchanged(path, self.files.read_verifier_keys(), self._vkeys())
@@ -330,6 +341,11 @@ class FileLog:
             self.files.write_checkpoint(joined.encode())
             self._note = joined
             return True
+
+    def keep_witnessed(self, note: Note) -> None:
+        """Keep a checkpoint that had a quorum beside the newest, which may be ahead of it."""
+        with self._writing:
+            self.files.write_witnessed(note.encode())
 
     def use_keys(self, keys: KeyPair, time_ns: int) -> None:
         """Sign with other keys from now on, the newest checkpoint included: the tree is the same."""

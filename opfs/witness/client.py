@@ -50,8 +50,8 @@ INFINITY = float("inf")
 class WitnessedLog(Protocol):
     """The log, as far as witnesses are concerned. Adapter: opfs.witness.published."""
 
-    async def newest(self) -> Note:
-        """The newest checkpoint, with every signature it has."""
+    async def newest(self) -> Note | None:
+        """The newest checkpoint, with every signature it has; None where the log could not sign any yet."""
         ...
 
     async def witnessed(self) -> Note | None:
@@ -146,7 +146,7 @@ class WitnessClient:
         while True:
             changed = self._changed
             newest = await self._log.newest()
-            waiting = [asked.not_before for asked in self._asked if asked.text != newest.text]
+            waiting = [asked.not_before for asked in self._asked if newest is not None and asked.text != newest.text]
             if min(waiting, default=INFINITY) <= trio.current_time():
                 return
             # a new checkpoint makes those wait again that had cosigned the one before
@@ -156,6 +156,8 @@ class WitnessClient:
     async def _ask_all(self) -> None:
         """Send the newest checkpoint to every witness that is due, at the same time."""
         newest = await self._log.newest()
+        if newest is None:
+            return
         checkpoint = parse_checkpoint(newest.text)
         if self._collected.text != newest.text:
             self._collected = newest

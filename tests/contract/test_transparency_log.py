@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opfs.core.merkle import EMPTY_ROOT, check_consistency, check_inclusion, leaf_hash, tree_root
 from opfs.core.note import Note, open_note, parse_checkpoint, parse_note
-from opfs.core.notekeys import Kind, Signer, Verifier
+from opfs.core.notekeys import Kind, Signer, Verifier, sign_checkpoint
 from opfs.core.tiles import ENTRIES, Tile, decode_bundle, read_entry, root_from_tiles, tiles_of
-from opfs.errors import InvalidRequest, NotFound
+from opfs.errors import IntegrityError, InvalidRequest, NotFound
 from opfs.testing.log import MemoryLog
 from opfs.tlog.keys import KeyStore
 from opfs.tlog.log import FileLog
@@ -147,6 +149,32 @@ def test_cosignatures_join_the_newest_checkpoint_only(log):
     assert not log.add_signatures(cosigned)
     assert not log.add_signatures(Note("other.example/x\n1\nAAAA\n", cosigned.signatures))
     assert len(parse_note(log.checkpoint()).signatures) == len(note.signatures)
+
+
+def test_the_newest_checkpoint_with_a_quorum_is_kept_beside_the_newest(log):
+    log.append(headers(0, 3), TIME_NS)
+    with pytest.raises(NotFound):
+        log.witnessed()
+    witness = Signer("witness.example/w", Kind.COSIGNATURE, b"\x07" * 32)
+    note = parse_note(log.checkpoint())
+    note = note.with_signatures([witness.sign(note.text, 1_800_000_001)])
+    log.keep_witnessed(note)
+    log.append(headers(3, 300), TIME_NS)
+    assert log.witnessed() == log.read_file("checkpoint.witnessed") == note.encode()
+    assert log.list_files("")["checkpoint.witnessed"].size == len(note.encode())
+    assert parse_checkpoint(parse_note(log.checkpoint()).text).size == 300
+
+
+def test_a_kept_checkpoint_of_another_history_is_not_shown(tmp_path):
+    log = make_files(tmp_path / "log")
+    log.append(headers(0, 3), TIME_NS)
+    kept = parse_checkpoint(parse_note(log.checkpoint()).text)
+    keys = KeyStore(tmp_path / "keys", ORIGIN).load()
+    for other in (replace(kept, root=bytes(32)), replace(kept, size=4), replace(kept, origin="other.example/opfs")):
+        log.keep_witnessed(sign_checkpoint(other, keys.signers, 1_800_000_000))
+        for read in (log.witnessed, lambda: log.read_file("checkpoint.witnessed")):
+            with pytest.raises(IntegrityError):
+                read()
 
 
 def test_a_line_under_the_logs_own_name_cannot_be_replaced(log):
