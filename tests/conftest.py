@@ -114,8 +114,25 @@ def work_dir() -> Iterator[Path]:
     with (path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield path
+        leaks = _leaks_below(path)
         _unmount_below(path)
     shutil.rmtree(path)
+    assert leaks == [], "tests left something behind"
+
+
+def _leaks_below(path: Path) -> list[str]:
+    """Mounts, loop devices and processes that name `path`: whoever made them has not ended them."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    leaks = [f"mount {point}" for point in mounts if Path(point).is_relative_to(path)]
+    for backing_file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            image = backing_file.read_text().strip()
+            leaks += [f"loop device of {image}"] if Path(image).is_relative_to(path) else []
+    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            command = command_line.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            leaks += [f"process {command}"] if str(path) in command else []
+    return leaks
 
 
 def _sweep(path: Path) -> None:
