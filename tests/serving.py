@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,15 @@ class Serving:
     pool: Path
     mount: Path
     lxc: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    """Further variables of the configuration."""
 
     def opfs(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command as root would."""
         variables = {name: value for name, value in os.environ.items() if not name.startswith(("OPFS_", "OPDBUS_"))}
         if "OPFS_MODELS" in os.environ:
             variables["OPFS_MODELS"] = os.environ["OPFS_MODELS"]
-        variables |= {"OPFS_PLUGINS": "opfs.testing.noop:NoopPlugin", "OPFS_LXC_PATH": str(self.lxc)}
+        variables |= {"OPFS_PLUGINS": "opfs.testing.noop:NoopPlugin", "OPFS_LXC_PATH": str(self.lxc), **self.settings}
         return subprocess.run(
             [sys.executable, "-m", "opfs", "--pool", str(self.pool), "--mount", str(self.mount), *arguments],
             capture_output=True,
@@ -86,12 +88,12 @@ class Serving:
 
 
 @contextmanager
-def serve(btrfs_dir: Path, work_dir: Path) -> Iterator[Serving]:
+def serve(btrfs_dir: Path, work_dir: Path, origin: str = "test.example/opfs") -> Iterator[Serving]:
     """A daemon on a new pool; at the end its chain has to be without a fault."""
     pool = Path(tempfile.mkdtemp(prefix="pool-", dir=btrfs_dir))
     mount = Path(tempfile.mkdtemp(prefix="mnt-", dir=work_dir))
     lxc = Path(tempfile.mkdtemp(prefix="lxc-", dir=work_dir))
-    Pool.create(pool, origin="test.example/opfs", created_ns=1_700_000_000_000_000_000).close()
+    Pool.create(pool, origin=origin, created_ns=1_700_000_000_000_000_000).close()
     serving = Serving(pool, mount, lxc)
     try:
         serving.opfs("mount")

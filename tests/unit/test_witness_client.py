@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from commitpath import CommitPath, write
 
-from opfs.core.note import open_note, parse_checkpoint
+from opfs.core.note import Note, open_note, parse_checkpoint
 from opfs.core.notekeys import Kind, Signer
 from opfs.core.policy import parse_policy
 from opfs.core.witness import AddCheckpoint, Answer, conflict, consent, judge, open_submission
@@ -17,6 +18,7 @@ from opfs.errors import InvalidRequest, OpfsError
 from opfs.testing.growinglog import GrowingLog
 from opfs.witness.client import INTERVAL_S, MAX_INTERVAL_S, WitnessClient
 from opfs.witness.post import TIMEOUT_S, Endpoint
+from opfs.witness.published import PublishedLog
 
 
 class Witness:
@@ -341,6 +343,67 @@ async def test_a_bug_ends_the_asking_and_says_so(autojump_clock, world, caplog):
     assert world.client.report(3) == ["not asked any more: RuntimeError('bug')"]
     assert world.client.trouble == "not asked any more: RuntimeError('bug')"
     assert "not asked any more" in caplog.text
+
+
+async def test_a_log_that_has_signed_nothing_yet_is_waited_for(autojump_clock, nursery):
+    world = World()
+    note = await world.log.newest()
+    world.log._note = None
+    nursery.start_soon(world.client.run)
+    await settle(1000)
+    assert world.a.requests == []
+    assert world.quorum_line == "quorum all: nothing cosigned yet"
+    world.log._note = note
+    world.client.wake()
+    await settle()
+    assert world.quorum_line == "quorum all: 3 blocks cosigned, 0 behind"
+
+
+# --- beside the commit path
+
+
+async def test_commits_go_on_while_a_witness_does_not_answer(tmp_path):
+    """The witness is asked and never answers; every commit is answered all the same, and nothing waits for it."""
+    path = CommitPath(tmp_path)
+    asked = trio.Event()
+
+    async def never(endpoint: Endpoint, request_path: str, body: bytes) -> Answer:
+        asked.set()
+        return await trio.sleep_forever()
+
+    async with path.started() as sequencer, trio.open_nursery() as nursery:
+        client = WitnessClient(World().policy, PublishedLog(path.log), post=never)
+        sequencer.on_block.append(lambda _: client.wake())
+        nursery.start_soon(client.run)
+        await asked.wait()
+        for number in range(5):
+            await sequencer.submit(write(f"m{number}", size=number))
+        assert path.log.size == len(sequencer.blocks) == 6
+        assert client.report(path.log.size)[1] == "a: nothing cosigned yet"
+        nursery.cancel_scope.cancel()
+    assert path.findings() == []
+
+
+async def test_cosignatures_join_the_log_of_a_chain(tmp_path):
+    path = CommitPath(tmp_path)
+    async with path.started() as sequencer, trio.open_nursery() as nursery:
+        world = World(log=path.log)
+        world.client = WitnessClient(world.policy, PublishedLog(path.log), post=world.post)
+        kept = trio.Event()
+        keep = path.log.keep_witnessed
+
+        def tell(note: Note) -> None:
+            keep(note)
+            trio.from_thread.run_sync(kept.set)
+
+        path.log.keep_witnessed = tell
+        await sequencer.submit(write("m", size=1))
+        nursery.start_soon(world.client.run)
+        await kept.wait()
+        opened = open_note(path.log.checkpoint(), [w.signer.verifier for w in world.witnesses.values()])
+        assert len(opened.verified) == 3
+        assert path.log.witnessed() == path.log.checkpoint()
+        nursery.cancel_scope.cancel()
 
 
 def test_a_policy_without_a_witness_to_ask_is_refused():
