@@ -1,0 +1,414 @@
+"""The log on disk: restarts, restored backups, files changed behind its back, power cuts, keys."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+
+import pytest
+
+from opfs.core.merkle import leaf_hash, tree_root
+from opfs.core.note import open_note, parse_checkpoint
+from opfs.core.notekeys import Kind, Signer
+from opfs.core.tiles import Tile, tiles_of
+from opfs.errors import IntegrityError, InvalidRequest, NoSpace, NotFound, PoolError
+from opfs.tlog.files import LogFiles
+from opfs.tlog.keys import KeyPair, KeyStore
+from opfs.tlog.log import FileLog
+
+ORIGIN = "test.example/opfs"
+TIME_NS = 1_800_000_000 * 10**9
+
+
+def header(number: int, history: str = "") -> bytes:
+    return b"header %d%s" % (number, history.encode())
+
+
+def headers(start: int, end: int, history: str = "") -> list[bytes]:
+    return [header(number, history) for number in range(start, end)]
+
+
+class Place:
+    """A pool's log directory and keys, opened as often as a test likes."""
+
+    def __init__(self, path) -> None:
+        self.log, self.keys = path / "@log", path / "keys"
+        self.log.mkdir()
+
+    def store(self) -> KeyStore:
+        return KeyStore(self.keys, ORIGIN)
+
+    def open(self) -> FileLog:
+        return FileLog.open(self.log, ORIGIN, self.store())
+
+    def grown(self, size: int, history: str = "") -> FileLog:
+        log = self.open()
+        log.append(headers(log.size, size, history), TIME_NS)
+        return log
+
+    def files(self) -> dict[str, bytes]:
+        """Everything but the checkpoint, which is signed with randomness."""
+        found = {str(path.relative_to(self.log)): path.read_bytes() for path in self.log.rglob("*") if path.is_file()}
+        found.pop("checkpoint", None)
+        return found
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def root_of(log: FileLog) -> bytes:
+    return parse_checkpoint(open_note(log.checkpoint(), log.verifiers).text).root
+
+
+# --- restarts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 511, 512, 700])
+def test_a_restart_goes_on_where_it_was(place, size):
+    place.grown(size)
+    log = place.open()
+    assert (log.size, log.root) == (size, tree_root(headers(0, size)))
+    log.append(headers(size, size + 2), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, size + 2))
+    assert place.open().checkpoint() == log.checkpoint()
+
+
+def test_one_by_one_or_all_at_once_makes_the_same_tiles(place, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Place(tmp_path / "other")
+    log = other.open()
+    for number in range(600):
+        log.append((header(number),), TIME_NS)
+    place.grown(600)
+    made = {path: data for path, data in place.files().items() if path.startswith("tile/")}
+    assert made == {tile.path: log.files.read_exactly(tile) for tile in tiles_of(600)}
+
+
+def test_partial_tiles_of_a_full_one_go_little_by_little(place):
+    log = place.open()
+    for number in range(256 + 100):
+        log.append((header(number),), TIME_NS)
+    names = sorted(map(int, os.listdir(place.log / "tile/0/000.p")))
+    assert names == list(range(101, 256))
+    for number in range(356, 513):
+        log.append((header(number),), TIME_NS)
+    assert not (place.log / "tile/0/000.p").exists()
+    assert not (place.log / "tile/entries/000.p").exists()
+    log.append((header(513),), TIME_NS)
+    for size in (1, 255, 256, 257, 400, 511, 513, 514):
+        assert log.root_at(size) == tree_root(headers(0, size))
+
+
+def test_an_earlier_size_is_proved_though_its_partial_tiles_were_never_made(place):
+    log = place.grown(300)
+    assert not (place.log / "tile/0/001.p/7").exists()
+    assert log.root_at(263) == tree_root(headers(0, 263))
+    assert log.entry(262) == header(262)
+
+
+def test_everything_derived_may_be_lost_and_comes_back_the_same(place):
+    place.grown(600)
+    before = place.files()
+    for path in list(place.log.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    log = place.open()
+    assert (log.size, log.promised_size) == (0, 600)
+    log.append(headers(0, 600), TIME_NS)
+    assert place.files() == before
+
+
+def test_a_failed_write_leaves_the_old_size_and_may_be_repeated(place, monkeypatch):
+    log = place.grown(10)
+    checkpoint = log.checkpoint()
+
+    def full(self, tile, data):
+        raise NoSpace("the pool is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogFiles, "write_tile", full)
+        with pytest.raises(NoSpace):
+            log.append(headers(10, 12), TIME_NS)
+    assert (log.size, log.checkpoint()) == (10, checkpoint)
+    log.append(headers(10, 12), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 12))
+
+
+@pytest.mark.parametrize(
+    "torn", ["tile/0/001.p/44", "tile/entries/001.p/44", "tile/1/000.p/1", "tile/0/000", "checkpoint"]
+)
+@pytest.mark.parametrize("how", ["empty", "cut", "gone"])
+def test_files_torn_by_a_power_cut_are_made_again(place, torn, how, caplog):
+    place.grown(300)
+    before = place.files()
+    path = place.log / torn
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if how == "empty" else path.read_bytes()[:-5])
+    log = place.open()
+    if log.size == 0:
+        log.append(headers(0, 300), TIME_NS)
+        assert place.files() == before
+    assert root_of(log) == tree_root(headers(0, 300))
+    log.append(headers(300, 301), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 301))
+
+
+# --- what was signed is a promise ----------------------------------------------------------------------
+
+
+def test_another_history_is_never_signed_though_the_files_are_gone(place):
+    place.grown(5)
+    shutil.rmtree(place.log / "tile")
+    (place.log / "checkpoint").unlink()
+    log = place.open()
+    with pytest.raises(PoolError, match="it signed another history of 5 blocks before"):
+        log.append(headers(0, 6, history="b"), TIME_NS)
+    with pytest.raises(PoolError, match="it signed 5 blocks before, the chain has 4"):
+        log.append(headers(0, 4), TIME_NS)
+    with pytest.raises(NotFound):
+        log.checkpoint()
+    assert not (place.log / "checkpoint").exists()
+    log.append(headers(0, 6), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 6))
+
+
+def test_a_restored_log_directory_is_noticed_by_the_keys(place, tmp_path):
+    place.grown(5)
+    shutil.copytree(place.log, tmp_path / "backup")
+    place.grown(9)
+    shutil.rmtree(place.log)
+    (tmp_path / "backup").rename(place.log)
+    log = place.open()
+    assert (log.size, log.promised_size) == (5, 9)
+    with pytest.raises(PoolError, match="it signed 9 blocks before"):
+        log.append(headers(5, 6), TIME_NS)
+    log.append(headers(5, 9), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 9))
+
+
+def test_accepting_sets_aside_and_starts_anew(place):
+    place.grown(5)
+    LogFiles(place.log).set_aside()
+    place.store().forget_signed()
+    log = place.open()
+    log.append(headers(0, 3, history="b"), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 3, history="b"))
+    assert (place.log / "checkpoint.superseded-0").exists()
+    LogFiles(place.log).set_aside()
+    assert (place.log / "checkpoint.superseded-1").exists()
+    assert (place.log / "tile.superseded-1/0/000.p/3").exists()
+
+
+def test_a_replayed_checkpoint_does_not_shrink_the_log(place):
+    place.grown(5)
+    old = (place.log / "checkpoint").read_bytes()
+    place.grown(9)
+    (place.log / "checkpoint").write_bytes(old)
+    log = place.open()
+    assert (log.size, log.promised_size) == (5, 9)
+    log.append(headers(5, 9), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 9))
+
+
+def test_a_checkpoint_of_another_log_or_key_promises_nothing(place, tmp_path, caplog):
+    (tmp_path / "other").mkdir()
+    foreign = Place(tmp_path / "other").grown(50, history="b").checkpoint()
+    place.grown(5)
+    (place.log / "checkpoint").write_bytes(foreign)
+    log = place.open()
+    assert (log.size, log.promised_size) == (0, 5)
+    assert "is not this log's" in caplog.text
+    log.append(headers(0, 5), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 5))
+
+
+def test_what_was_signed_may_lag_but_not_be_garbage(place):
+    place.grown(5)
+    (place.keys / "signed").write_bytes(b"")  # created, then a power cut
+    assert place.open().size == 5
+    (place.keys / "signed").write_bytes(b"12 zz\n")
+    with pytest.raises(PoolError, match="signed is damaged"):
+        place.open()
+
+
+# --- changed behind its back ---------------------------------------------------------------------------
+
+TREE = 256 * 2 + 44
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "checkpoint",
+        "log.vkey",
+        "tile/0/000",
+        "tile/0/001",
+        "tile/0/002.p/44",
+        "tile/1/000.p/2",
+        "tile/entries/000",
+        "tile/entries/002.p/44",
+    ],
+)
+def test_changed_files_are_not_handed_out(place, path):
+    log = place.grown(TREE)
+    good = log.read_file(path)
+    file = place.log / path
+    for place_in_file in (0, len(good) // 2, len(good) - 1):
+        bad = bytearray(good)
+        bad[place_in_file] ^= 1
+        file.write_bytes(bad)
+        with pytest.raises(IntegrityError):
+            log.read_file(path)
+    for bad in (b"", good[:-1], good + b"x", good[:-32], good + bytes(32)):
+        file.write_bytes(bad)
+        with pytest.raises(IntegrityError):
+            log.read_file(path)
+    file.write_bytes(good)
+    assert log.read_file(path) == good
+
+
+def test_a_tile_changed_together_with_its_entries_does_not_fit_the_tile_above(place):
+    log = place.grown(TREE)
+    forged = [b"forged", *headers(1, 256)]
+    (place.log / "tile/0/000").write_bytes(b"".join(map(leaf_hash, forged)))
+    with pytest.raises(IntegrityError, match="tile/0/000 of the log was changed"):
+        log.read_file("tile/entries/000")
+
+
+def test_an_old_partial_tile_is_checked_against_the_full_one(place):
+    log = place.open()
+    for number in range(300):
+        log.append((header(number),), TIME_NS)
+    path = place.log / "tile/entries/000.p/200"
+    assert log.read_file("tile/entries/000.p/200") == path.read_bytes()
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError):
+        log.read_file("tile/entries/000.p/200")
+
+
+def test_links_and_fifos_in_the_directory_are_not_followed(place, tmp_path):
+    log = place.grown(3)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    (place.log / "tile/0/000.p/3").unlink()
+    (place.log / "tile/0/000.p/3").symlink_to(secret)
+    with pytest.raises(PoolError):
+        log.files.read_exactly(Tile(0, 0, 3))
+    assert "3" not in log.list_files("tile/0/000.p")
+
+
+# --- keys ----------------------------------------------------------------------------------------------
+
+
+def test_the_keys_are_made_once_private_and_kept(place):
+    keys = place.open().verifiers
+    assert [verifier.kind for verifier in keys] == [Kind.ED25519, Kind.ML_DSA_44]
+    assert {verifier.name for verifier in keys} == {ORIGIN}
+    assert place.open().verifiers == keys
+    assert stat.S_IMODE(place.keys.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in place.keys.iterdir()} == {0o600}
+    with pytest.raises(PoolError, match="there are keys"):
+        place.store().create()
+
+
+@pytest.mark.parametrize("name", ["log.key", "."])
+@pytest.mark.parametrize("mode", [0o644, 0o620, 0o604])
+def test_keys_that_others_can_read_are_refused(place, name, mode):
+    place.grown(1)
+    (place.keys / name).chmod(mode)
+    with pytest.raises(PoolError, match="is open to others"):
+        place.open()
+
+
+@pytest.mark.needs("root")
+def test_keys_of_another_owner_are_refused(place):
+    place.grown(1)
+    os.chown(place.keys / "log.key", 12345, -1)
+    with pytest.raises(PoolError, match="belongs to uid 12345"):
+        place.open()
+
+
+def test_keys_behind_a_link_are_refused(place, tmp_path):
+    place.grown(1)
+    (place.keys / "log.key").rename(tmp_path / "log.key")
+    (place.keys / "log.key").symlink_to(tmp_path / "log.key")
+    with pytest.raises(PoolError, match="cannot be read"):
+        place.open()
+
+
+def test_lost_keys_are_not_silently_replaced(place):
+    place.grown(3)
+    (place.keys / "log.key").unlink()
+    with pytest.raises(PoolError, match=r"the keys of the log test\.example/opfs are missing"):
+        place.open()
+
+
+def test_damaged_keys_are_refused_without_showing_them(place):
+    place.grown(3)
+    secret = (place.keys / "log.key").read_text()
+    (place.keys / "log.key").write_text(secret[:-9] + "AAAAAAA=\n")
+    with pytest.raises(PoolError, match=r"log\.key is damaged") as refused:
+        place.open()
+    assert secret.splitlines()[0].rsplit("+", 1)[1] not in str(refused.value)
+
+
+def test_rotation_keeps_old_checkpoints_verifying(place):
+    log = place.grown(3)
+    old_keys, old_checkpoint = log.verifiers, log.checkpoint()
+    store = place.store()
+    store.stage(KeyPair.generate(ORIGIN))
+    log.use_keys(store.activate(), TIME_NS)
+    assert log.verifiers[2:] == old_keys
+    assert open_note(log.checkpoint(), log.verifiers[:2]).text == open_note(old_checkpoint, old_keys).text
+    with pytest.raises(IntegrityError):
+        open_note(log.checkpoint(), old_keys)
+    assert open_note(old_checkpoint, log.verifiers)
+    log.append((header(3),), TIME_NS)
+    again = place.open()
+    assert (again.size, again.verifiers) == (4, log.verifiers)
+    assert again.read_file("log.vkey").decode().splitlines() == [verifier.vkey for verifier in log.verifiers]
+
+
+def test_a_signature_foreseen_with_old_keys_is_not_used(place):
+    log = place.grown(3)
+    log.foresee(header(3), TIME_NS)
+    store = place.store()
+    store.stage(KeyPair.generate(ORIGIN))
+    log.use_keys(store.activate(), TIME_NS)
+    log.append((header(3),), TIME_NS)
+    assert len(open_note(log.checkpoint(), log.verifiers[:2]).verified) == 2
+
+
+def test_activating_twice_is_activating_once(place, monkeypatch):
+    place.grown(1)
+    store = place.store()
+    store.stage(KeyPair.generate(ORIGIN))
+
+    def crash(*arguments, **options):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "rename", lambda source, target: crash() if "next.key" in str(source) else os.replace(source, target)
+        )
+        with pytest.raises(PoolError):
+            store.activate()
+    old = store.load()
+    assert store.activate().verifiers == store.load().verifiers != old.verifiers
+    assert store.retired() == [*old.verifiers]
+    with pytest.raises(PoolError, match="no keys are staged"):
+        store.activate()
+
+
+def test_a_key_file_is_two_keys_of_this_log(place):
+    pair = KeyPair.generate(ORIGIN)
+    assert KeyPair.parse(pair.secret, ORIGIN).verifiers == pair.verifiers
+    one, two = pair.secret.splitlines()
+    other = Signer("other.example", Kind.ML_DSA_44, bytes(32)).secret
+    for text in ("", one, f"{two}\n{one}", f"{one}\n{other}", f"{one}\n{two}\n{two}", "nonsense"):
+        with pytest.raises(InvalidRequest):
+            KeyPair.parse(text, ORIGIN)
