@@ -21,7 +21,7 @@ from opfs.errors import IntegrityError, NotFound, OpfsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from opfs.core.names import BlockName
+    from opfs.core.names import BlockName, ElementId
     from opfs.ports import IndexedEvent, SnapshotStore
 
 
@@ -114,10 +114,12 @@ class Verification:
             if name.height != (0 if before is None else before.height + 1):
                 continue
             for event in decode_events(self.store.read_events(name)):
-                path = STATE + event.id.path
-                if (name.height, path) not in self.damaged and (name.height - 1, path) not in self.damaged:
+                if not self._is_damaged(name.height, event.id) and not self._is_damaged(name.height - 1, event.id):
                     with suppress(OpfsError):
                         yield describe_event(self.store, event, name, before)
+
+    def _is_damaged(self, height: int, id: ElementId) -> bool:
+        return not self.damaged.isdisjoint(((height, STATE + id.path), (height, STATE.rstrip("/"))))
 
     def check_layer(self) -> list[Finding]:
         """After `run`: whether the layer is what the last block says. Only while nobody writes."""

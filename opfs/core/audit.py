@@ -219,7 +219,15 @@ class ChainAudit:
         said: Mapping[str, bytes] | None,
     ) -> Iterator[Finding]:
         """No two agree, or there is nothing to compare with: say as much as is known."""
-        yield from _compare(block, said) if said is not None else _compare_changed(block, events or ())
+        if said is not None:
+            yield from _compare(block, said)
+        elif events is not None:
+            yield from _compare_changed(block, events)
+        elif self.documents is not None:
+            changes = list(_compare_untold(block, self.documents))
+            yield from changes
+            if changes:
+                return
         if header is None:
             problem = "without the header it cannot be known whether the documents are right"
         elif block.is_sample:
@@ -322,6 +330,13 @@ def _compare_changed(block: BlockBytes, events: Iterable[Event]) -> Iterator[Fin
     for path, reason in block.unreadable.items():
         if path.startswith(STATE):
             yield Finding(block.name, path, "stored bytes", reason)
+
+
+def _compare_untold(block: BlockBytes, before: Mapping[str, bytes]) -> Iterator[Finding]:
+    """Where the files are not what they were, and the events that should tell of it are no good."""
+    for finding in _compare(block, before):
+        problem = f"{finding.problem} unless this block changed it, and no event that can be believed says so"
+        yield Finding(finding.block, finding.path, finding.disagrees, problem)
 
 
 def _untold(block: BlockBytes, said: Mapping[str, bytes] | None, events: Iterable[Event]) -> Iterator[str]:
