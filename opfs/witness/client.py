@@ -212,7 +212,7 @@ class WitnessClient:
             return
         if isinstance(reading, ClaimInstead):
             # an answer that was lost, or a witness that another process asked: the next round asks from there
-            asked.size, asked.problem = reading.size, f"it cosigned {reading.size} entries before: asking from there"
+            asked.size, asked.problem = reading.size, f"it cosigned {reading.size} blocks before: asking from there"
             if not asked.was_corrected:
                 asked.was_corrected = True
                 return
