@@ -38,6 +38,9 @@ FILE_ELEMENTS = 16
 POOL_BYTES = 16 << 30
 START_ELEMENTS, START_BLOCKS = 10_000, 1_000
 
+MAX_GROWTH = 1.5
+"""opfs' own share must not grow with the tree; this much is the noise of a difference of two medians."""
+
 PER_ROUND = {"fsync": 4, "bare": 10, "noop": 10, "file": 5, "git": 2, "etckeeper": 1}
 """How many changes in a turn: a turn is long enough to be steady and short enough to share the noise."""
 
@@ -286,6 +289,9 @@ def verdicts_of(trees: list[Measured], started: Started | None) -> list[Verdict]
             Verdict(f"one writer / bare, {measured.tree}", measured.p50_ms("noop") / measured.p50_ms("bare"), 2.5, "x")
         )
     first = trees[0]
+    for measured in trees[1:]:
+        growth = measured.own_share_ms / first.own_share_ms
+        verdicts.append(Verdict(f"own share / that at the first tree, {measured.tree}", growth, MAX_GROWTH, "x"))
     etckeeper = first.p50_ms("etckeeper") / first.p50_ms("noop")
     verdicts.append(
         Verdict(f"faster than etckeeper, {first.tree.elements:,} elements", etckeeper, 30, "x", at_most=False)
