@@ -45,7 +45,7 @@ def test_the_reference_of_the_command_line_is_current():
 
 @pytest.mark.parametrize("page", PAGES, ids=_relative)
 def test_commands_named_in_pages_exist(page):
-    called = r"^\s*(?:[#$] )?(?:sudo )?(?:\.venv/bin/)?opfs ((?:-[\w-]+ \S+ )*[a-z][a-z-]*(?: [a-z]+)?)"
+    called = r"^\s*(?:[#$] )?(?:sudo )?(?:\.venv/bin/)?opfs ((?:-[\w-]+ \S+ )*[a-z][a-z-]*(?: [a-z][a-z-]*)?)"
     for words in re.findall(called, _code_of(page), re.MULTILINE):
         names = re.sub(r"-[\w-]+ \S+ ", "", words).split()
         command = main.get_command(click.Context(main), names[0])
