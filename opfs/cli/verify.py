@@ -14,9 +14,9 @@ from opfs.cli.command import configuration, place_options, require_root
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from opfs.cli.verification import PoolVerification
     from opfs.config import Config
     from opfs.core.audit import Finding
-    from opfs.daemon.verification import PoolVerification
 
 WRONG_EXIT_CODE = 5
 SAVE_EVERY_S = 5.0
@@ -49,7 +49,7 @@ def verify(since: int | None, sample: int | None, fresh: bool, as_json: bool) ->
 
     from opfs.btrfs.pool import Pool
     from opfs.cli.process import find_daemon
-    from opfs.daemon.verification import PoolVerification
+    from opfs.cli.verification import PoolVerification
 
     config = configuration()
     is_live = find_daemon(config.pool) is not None
@@ -65,7 +65,7 @@ def verify(since: int | None, sample: int | None, fresh: bool, as_json: bool) ->
 
 
 def _run_resumable(config: Config, verification: PoolVerification, *, fresh: bool, as_json: bool) -> None:
-    from opfs.daemon.verification import Progress
+    from opfs.cli.verification import Progress
 
     path, pool_id = config.runtime / "verify.json", verification.id
     progress = None if fresh else Progress.load(path, pool_id)
@@ -81,7 +81,7 @@ def _run_resumable(config: Config, verification: PoolVerification, *, fresh: boo
 
 def _run(verification: PoolVerification, *, as_json: bool, save_to: tuple[Path, str] | None = None) -> None:
     from opfs.cli.output import Bar
-    from opfs.daemon.verification import Progress
+    from opfs.cli.verification import Progress
 
     started = saved = time.monotonic()
     done = total = 0

@@ -15,9 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opfs.core.audit import Finding
+from opfs.index.layout import DATABASE_NAME, HEADER_BYTES, VECTORS_NAME, dimensions_of
 from opfs.index.rows import load_events, storable
-from opfs.index.store import DATABASE_NAME, VECTORS_NAME
-from opfs.index.vectors import HEADER_BYTES, dimensions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -28,6 +28,7 @@ from sqlite_utils import Database
 from opfs.core.ranking import nearest
 from opfs.errors import IntegrityError, NoSpace, OpfsError, PoolError
 from opfs.index.columns import AccessTable, GrowingColumn
+from opfs.index.layout import DATABASE_NAME, VECTORS_NAME
 from opfs.index.readers import Readers, ReadersClosed
 from opfs.index.rows import access_triple, event_row, load_events, storable, text_digest
 from opfs.index.schema import UnusableDatabase, migrate
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
     from opfs.ports import Embedder, IndexedEvent
 
-DATABASE_NAME = "events.db"
-VECTORS_NAME = "vectors.f32"
 DAMAGED_SUFFIX = ".damaged"
 
 _APPEND_EVENTS = 256

@@ -9,42 +9,22 @@ Concurrency: one writer at a time; a view stays valid, with the content it had, 
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
-import struct
 import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from opfs.errors import IntegrityError
+from opfs.index.layout import HEADER_BYTES, vector_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-_HEADER = struct.Struct("<8sII32s12xI")
-"""Magic, version, dimensions, SHA-256 of the model id, padding, CRC-32 of all that is before it."""
-
-HEADER_BYTES = _HEADER.size
-_MAGIC = b"opfs-vec"
-_VERSION = 1
 _FLOAT = np.dtype("<f4")
-
-
-def _header(model_id: str, dimensions: int) -> bytes:
-    head = _HEADER.pack(_MAGIC, _VERSION, dimensions, hashlib.sha256(model_id.encode()).digest(), 0)[:-4]
-    return head + struct.pack("<I", zlib.crc32(head))
-
-
-def dimensions_of(header: bytes) -> int:
-    """Numbers in a vector, by the header of the file; raises ValueError where that is none."""
-    magic, version, dimensions, _, crc = _HEADER.unpack(header)
-    if (magic, version, crc) != (_MAGIC, _VERSION, zlib.crc32(header[:-4])) or not dimensions:
-        raise ValueError("its header is damaged")
-    return int(dimensions)
 
 
 class VectorFile:
@@ -60,7 +40,7 @@ class VectorFile:
         """Make an empty file in place of whatever is there; views of the old one stay valid."""
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        _write(descriptor, _header(model_id, dimensions), 0)
+        _write(descriptor, vector_header(model_id, dimensions), 0)
         return cls(descriptor, dimensions)
 
     @classmethod
@@ -70,7 +50,7 @@ class VectorFile:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise IntegrityError(f"{path} cannot be opened: {error.strerror}") from error
-        if os.pread(descriptor, HEADER_BYTES, 0) != _header(model_id, dimensions):
+        if os.pread(descriptor, HEADER_BYTES, 0) != vector_header(model_id, dimensions):
             os.close(descriptor)
             raise IntegrityError(f"{path} does not hold vectors of {model_id}")
         return cls(descriptor, dimensions)

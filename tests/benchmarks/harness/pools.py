@@ -27,7 +27,7 @@ from opfs.fuse.mountpoint import recover_stale_mount
 from opfs.ports import FileAttributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from opfs.commit.chain import Chain
 
@@ -66,9 +66,10 @@ def changed_element(block: int, elements: int) -> int:
 
 
 class Filler:
-    """Makes blocks in a pool that no daemon serves."""
+    """Makes blocks in a pool that no daemon serves; `content` gives a document by its index and revision."""
 
-    def __init__(self, pool: Path) -> None:
+    def __init__(self, pool: Path, content: Callable[[int, int], bytes] = document) -> None:
+        self._content = content
         with ExitStack() as opened:
             opened.enter_context(Pool.open(pool))
             self._store = opened.enter_context(BtrfsSnapshotStore(pool))
@@ -92,7 +93,7 @@ class Filler:
             Outcome(
                 id=(id := ElementId(NOOP_NAME, element_name(index))),
                 op="create" if self._chain.catalog.get(id) is None else "update",
-                content=document(index, revision),
+                content=self._content(index, revision),
                 attributes=FileAttributes(0o644, 0, 0, now_ns),
                 actor=_ACTOR,
             )

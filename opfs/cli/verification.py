@@ -19,6 +19,7 @@ from opfs.commit.verify import Verification
 from opfs.core.audit import Finding
 from opfs.core.names import BlockName
 from opfs.errors import InvalidRequest, OpfsError
+from opfs.index.audit import IndexAudit
 from opfs.tlog.audit import LogAudit
 from opfs.tlog.keys import DIRECTORY as KEYS
 from opfs.tlog.keys import KeyStore
@@ -110,9 +111,6 @@ class PoolVerification:
             yield Finding(None, KEYS, "log", "the log's keys are missing, so that nothing vouches for the chain")
         else:
             yield from self._check_log(verification, log)
-        # Imported here, because it brings numpy along, which takes as long as all the rest of a small pool.
-        from opfs.index.audit import IndexAudit
-
         header = verification.audit.previous
         if header is not None:
             count = header.events_first + header.events_count
