@@ -80,6 +80,7 @@ class KeyStore:
         with _explaining(directory):
             with suppress(FileExistsError):
                 os.mkdir(directory, 0o700)
+                sync_directory(directory.parent)
             found = os.lstat(directory)
             if not stat.S_ISDIR(found.st_mode):
                 raise PoolError(f"{directory} is not a directory")

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opfs.core.merkle import (
     HASH_BYTES,
-    Frontier,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
@@ -39,6 +38,7 @@ from opfs.core.tiles import (
     tiles_between,
 )
 from opfs.errors import IntegrityError, InvalidRequest, NotFound, PoolError
+from opfs.tlog.edge import Edge, load_edge
 from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, WITNESSED, LogFiles
 
 if TYPE_CHECKING:
@@ -53,51 +53,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NS_PER_S = 1_000_000_000
-
-
-@dataclass(slots=True)
-class _Edge:
-    """The right edge of the tree, which is all that appending needs: the frontier, and the tiles that are not full.
-
-    `rows[level]` holds the hashes of the partial tile of that level, `bundle` the bytes of the partial bundle.
-    """
-
-    frontier: Frontier = field(default_factory=Frontier)
-    rows: list[bytes] = field(default_factory=list)
-    bundle: bytes = b""
-
-    @property
-    def size(self) -> int:
-        return self.frontier.size
-
-    def copy(self) -> _Edge:
-        return _Edge(self.frontier, list(self.rows), self.bundle)
-
-    def push(self, entry: bytes) -> list[tuple[Tile, bytes]]:
-        """Append an entry; returns the tiles that are full with it."""
-        index, leaf = self.frontier.size, leaf_hash(entry)
-        self.frontier = self.frontier.with_leaf(leaf)
-        self.bundle += encode_bundle((entry,))
-        full: list[tuple[Tile, bytes]] = []
-        level, node = 0, leaf
-        while True:
-            if level == len(self.rows):
-                self.rows.append(b"")
-            self.rows[level] += node
-            index //= WIDTH
-            if len(self.rows[level]) < WIDTH * HASH_BYTES:
-                return full
-            row, self.rows[level] = self.rows[level], b""
-            if level == 0:
-                full.append((Tile(ENTRIES, index), self.bundle))
-                self.bundle = b""
-            full.append((Tile(level, index), row))
-            node = root_of_hashes(decode_tile(row, WIDTH))
-            level += 1
-
-    def data(self, tile: Tile) -> bytes:
-        """The bytes of a partial tile of the edge."""
-        return self.bundle if tile.level == ENTRIES else self.rows[tile.level]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +73,7 @@ class FileLog:
         self.files = LogFiles(directory)
         self._store = store
         self._keys = keys
-        self._edge = _Edge()
+        self._edge = Edge()
         self._note: Note | None = None
         self._foreseen: _Foreseen | None = None
         self._promises: list[Checkpoint] = []
@@ -297,7 +252,7 @@ class FileLog:
             self._edge = edge
             self._drop_partials(old_size, edge.size)
 
-    def _sign(self, edge: _Edge, time_ns: int) -> None:
+    def _sign(self, edge: Edge, time_ns: int) -> None:
         time_s = time_ns // NS_PER_S
         checkpoint = Checkpoint(self.origin, edge.size, edge.frontier.root)
         foreseen, self._foreseen = self._foreseen, None
@@ -314,7 +269,7 @@ class FileLog:
         self._note = note
         self._promises = [checkpoint]
 
-    def _check_promises(self, edge: _Edge) -> None:
+    def _check_promises(self, edge: Edge) -> None:
         for promise in self._promises:
             if promise.size == edge.size and promise.root != edge.frontier.root:
                 raise _broken(f"it signed another history of {promise.size} blocks before")
@@ -382,40 +337,17 @@ class FileLog:
             return
         self._promises.append(checkpoint)
         try:
-            edge = self._load_edge(checkpoint.size)
+            edge = load_edge(checkpoint.size, self.files.read_tile)
             if edge.frontier.root != checkpoint.root:
                 raise IntegrityError("the tiles do not lead to the root of the checkpoint")
+            nodes = nodes_from_tiles(edge.size, self.files.read_tile)
             for promise in self._promises:
-                if promise.size <= edge.size and root_at(promise.size, self._load_nodes(edge.size)) != promise.root:
+                if promise.size <= edge.size and root_at(promise.size, nodes) != promise.root:
                     raise IntegrityError(f"the tiles do not lead to the root of {promise.size} blocks")
         except (IntegrityError, NotFound, InvalidRequest) as error:
             log.warning("the tiles of the log are damaged and are made again: %s", error)
             return
         self._edge, self._note = edge, opened.note
-
-    def _load_nodes(self, size: int) -> Nodes:
-        return nodes_from_tiles(size, self.files.read_tile)
-
-    def _load_edge(self, size: int) -> _Edge:
-        """The right edge of the tree of that size, each entry of the partial bundle checked against its hash."""
-        edge = _Edge(Frontier.of(size, self._load_nodes(size)))
-        level_size, level = size, 0
-        while level_size:
-            count = level_size % WIDTH
-            row: list[bytes] = []
-            if count:
-                tile = Tile(level, level_size // WIDTH, count)
-                row = decode_tile(self.files.read_tile(tile), count)
-            edge.rows.append(b"".join(row))
-            if level == 0 and count:
-                bundle = tile_of(ENTRIES, size // WIDTH, size)
-                entries = decode_bundle(self.files.read_tile(bundle))[:count]
-                if [leaf_hash(entry) for entry in entries] != row:
-                    raise IntegrityError(f"{bundle.path} does not hold the entries of the tile above it")
-                edge.bundle = encode_bundle(entries)
-            level_size //= WIDTH
-            level += 1
-        return edge
 
 
 def _beginning(tile: Tile, known: bytes) -> bytes:
