@@ -70,6 +70,15 @@ def test_a_block_without_documents_or_events(store):
     assert block(store, GENESIS) == {}
 
 
+def test_before_the_snapshot_the_layer_is_whole_and_the_block_is_not_there(store):
+    seen = []
+    store.write_block(
+        GENESIS, [put(WEB, b"{}")], b"header", b"", lambda: seen.append((layer(store), list(store.list_blocks())))
+    )
+
+    assert seen == [({WEB: b"{}"}, [])]
+
+
 def test_a_block_does_not_change_with_later_ones(store):
     commit(store, GENESIS, put(WEB, b"old"), put(MAIL, b"mail"))
     commit(store, FIRST, put(WEB, b"new"))

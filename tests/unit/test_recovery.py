@@ -10,7 +10,7 @@ from commitpath import CommitPath, delete, write
 from opfs.commit.chain import load_chain
 from opfs.commit.tips import Tips
 from opfs.core.names import ElementId
-from opfs.errors import IntegrityError, NoSpace, ReadOnly
+from opfs.errors import CommitUnknown, IntegrityError, NoSpace, ReadOnly
 from opfs.testing.log import MemoryLog
 
 A = ElementId("memory", "a")
@@ -160,6 +160,42 @@ async def test_a_log_that_cannot_be_written_fails_no_commit_and_catches_up(path,
         path.store.read_header(name) for name in path.store.list_blocks()
     ]
     assert "behind the chain" in caplog.text
+
+
+async def test_a_block_that_was_not_made_is_not_in_the_log(path):
+    async with path.started() as sequencer:
+        await sequencer.submit(write("a", size=1))
+        checkpoint = path.log.checkpoint()
+        path.store.fail("snapshot", NoSpace("the pool is full"))
+        with pytest.raises(NoSpace):
+            await sequencer.submit(write("a", size=2))
+        assert path.log.checkpoint() == checkpoint
+        await sequencer.submit(write("a", size=3))
+        assert [path.log.entry(number) for number in range(path.log.size)] == [
+            path.store.read_header(name) for name in path.store.list_blocks()
+        ]
+
+
+async def test_a_block_whose_fate_is_unknown_is_logged_by_the_next_start(path, caplog):
+    async with path.started() as sequencer:
+        path.store.fail("snapshot", CommitUnknown("the device is gone"), persisted=True)
+        with pytest.raises(CommitUnknown):
+            await sequencer.submit(write("a", size=1))
+        assert path.log.size == 1
+    async with path.started():
+        assert path.log.size == 2
+    assert "the device is gone" in caplog.text
+
+
+async def test_a_log_of_another_chain_of_the_same_length_is_refused(path, caplog):
+    async with path.started() as sequencer:
+        await sequencer.submit(write("a", size=1))
+    path.log = MemoryLog()
+    path.log.append([b"another", b"history"], 0)
+    async with path.started() as sequencer:
+        with pytest.raises(ReadOnly, match="its entry 1 is not the header of block"):
+            await sequencer.submit(write("a", size=2))
+    assert "refuses to sign" in caplog.text
 
 
 async def test_a_head_with_anothers_header_is_refused(path):

@@ -95,6 +95,9 @@ BROKEN = """
 
     class Other(NoopPlugin):
         name = "lxc"
+
+    class Reserved(NoopPlugin):
+        name = "opfs"
 """
 
 
@@ -103,6 +106,7 @@ BROKEN = """
     [
         ("Raises", "ZeroDivisionError: on purpose"),
         ("BadName", "calls itself 'Bad Name'"),
+        ("Reserved", "events about opfs itself have that name"),
         ("BadSchema", "schema"),
         ("NoObject", "does not describe an object"),
         ("Nothing", "it lacks .*observe"),
