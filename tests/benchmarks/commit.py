@@ -269,7 +269,7 @@ def rows_of(measured: Measured) -> list[list[str]]:
             [
                 title,
                 f"{measured.tree.elements:,}",
-                f"{measured.tree.blocks:,}",
+                f"{measured.tree.blocks:,}–{measured.blocks_after:,}",
                 f"{len(sample):,}",
                 number(sample.p50_ms),
                 number(sample.p99_ms),
@@ -330,10 +330,11 @@ def print_results(trees: list[Measured], started: Started | None, verdicts: list
     print(format_table(HEADINGS, [row for measured in trees for row in rows_of(measured)]))
     print()
     for measured in trees:
-        print(
-            f"{measured.tree}: {measured.blocks_after:,} blocks at the end; after the last burst of {WRITERS} writers "
-            f"the search index was level again in {measured.lag_s:.1f} s (nothing was measured meanwhile)"
-        )
+        if len(measured.samples["many"]):
+            print(
+                f"{measured.tree}: after the last burst of {WRITERS} writers the search index was level again in "
+                f"{measured.lag_s:.1f} s (nothing was measured meanwhile)"
+            )
     if started is not None:
         print(
             f"\nmount ready, {started.elements:,} elements and {started.blocks:,} blocks: {started.first_s:.2f} s "
@@ -359,6 +360,7 @@ def to_json(trees: list[Measured], started: Started | None, verdicts: list[Verdi
             "row": kind,
             "elements": measured.tree.elements,
             "blocks": measured.tree.blocks,
+            "blocks_after": measured.blocks_after,
             "n": len(sample),
             "p50_ms": sample.p50_ms,
             "p99_ms": sample.p99_ms,
