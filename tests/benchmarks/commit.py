@@ -269,7 +269,7 @@ def rows_of(measured: Measured) -> list[list[str]]:
             [
                 title,
                 f"{measured.tree.elements:,}",
-                f"{measured.tree.blocks:,}–{measured.blocks_after:,}",
+                f"{measured.tree.blocks:,}-{measured.blocks_after:,}",
                 f"{len(sample):,}",
                 number(sample.p50_ms),
                 number(sample.p99_ms),
