@@ -26,10 +26,17 @@ if TYPE_CHECKING:
     metavar="CHECKPOINT|SIZE",
     help="Prove that a checkpoint from before, or so many blocks, are still in the log.",
 )
+@click.option("--witnessed", is_flag=True, help="Under the newest checkpoint that a quorum of witnesses cosigned.")
 @click.option("-o", "--output", metavar="FILE", help="Write to this file instead of to the terminal.")
 @click.argument("element", required=False, metavar="[PLUGIN/ELEMENT]")
 def prove(
-    at: str | None, with_document: bool, seq: int | None, older: str | None, output: str | None, element: str | None
+    at: str | None,
+    with_document: bool,
+    seq: int | None,
+    older: str | None,
+    witnessed: bool,
+    output: str | None,
+    element: str | None,
 ) -> None:
     """Write a proof that needs no pool to be checked.
 
@@ -54,7 +61,7 @@ def prove(
     if (element is None and at is not None) or (older is not None and with_document):
         raise click.UsageError("--at goes with an element, --with-document with an element or an event")
     chain = open_chain(configuration())
-    prover = Prover(chain)
+    prover = Prover(chain, witnessed=witnessed)
     data = encode_bundle(_make(chain, prover, element, at, seq, older, with_document=with_document))
     verdict = verify_bundle(data, prover.keys())
     if not verdict.is_verified:

@@ -40,10 +40,11 @@ _ATTEMPTS = 3
 
 
 class Prover:
-    """Proofs of one chain, under the newest checkpoint of its log."""
+    """Proofs of one chain, under the newest checkpoint of its log or, `witnessed`, the newest that had a quorum."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, *, witnessed: bool = False) -> None:
         self._chain = chain
+        self._witnessed = witnessed
         self._log = LogFiles(chain.log_directory)
 
     def keys(self) -> list[Verifier]:
@@ -110,9 +111,12 @@ class Prover:
     def _prove_block(self, header: BlockHeader) -> BlockProof:
         def prove(checkpoint: Checkpoint, nodes: Nodes) -> list[bytes]:
             if header.height >= checkpoint.size:
+                where, say = (
+                    ("checkpoint.witnessed", "opfs witness status") if self._witnessed else ("log", "opfs status")
+                )
                 raise NotFound(
-                    f"block {header.name} is not in the log yet, which has {checkpoint.size}",
-                    hint="opfs status says what keeps the log back",
+                    f"block {header.name} is not in the {where} yet, which has {checkpoint.size}",
+                    hint=f"{say} says what keeps it back",
                 )
             path = inclusion_proof(header.height, checkpoint.size, nodes)
             check_inclusion(leaf_hash(header.encode()), header.height, checkpoint.size, path, checkpoint.root)
@@ -122,9 +126,9 @@ class Prover:
         return BlockProof(header.encode().decode(), tuple(path), note)
 
     def _prove(self, prove: Callable[[Checkpoint, Nodes], list[bytes]]) -> tuple[str, list[bytes]]:
-        """The newest checkpoint, and what `prove` makes of the tree under it."""
+        """The checkpoint, and what `prove` makes of the tree under it."""
         for attempt in range(1, _ATTEMPTS + 1):
-            note = self._log.read_checkpoint()
+            note = self._log.read_witnessed() if self._witnessed else self._log.read_checkpoint()
             checkpoint = parse_checkpoint(parse_note(note).text)
             try:
                 return note.decode(), prove(checkpoint, nodes_from_tiles(checkpoint.size, self._log.read_tile))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 @click.option("--key", "keys", metavar="VKEY|FILE", multiple=True, required=True, help="A key of the log, or log.vkey.")
 @click.option("--document", metavar="FILE", help="The document; it must be the one that is proved.")
 @click.option("--witness", "witnesses", metavar="VKEY|FILE", multiple=True, help="A witness that must have cosigned.")
+@click.option("--policy", metavar="FILE", help="A policy file; its quorum must have cosigned.")
 @click.option("--checkpoint", metavar="FILE", help="A checkpoint kept from before; it must be the older one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.argument("file")
@@ -24,6 +26,7 @@ def verify_proof(
     keys: tuple[str, ...],
     document: str | None,
     witnesses: tuple[str, ...],
+    policy: str | None,
     checkpoint: str | None,
     as_json: bool,
     file: str,
@@ -31,8 +34,8 @@ def verify_proof(
     """Check a proof, step by step from the key down.
 
     Needs no pool and no daemon. FILE may be - for standard input. Of each kind of key given, one must have
-    signed, and every witness given must have cosigned. The last line says what is proved: compare it with
-    what you were told.
+    signed; every witness given must have cosigned, and the quorum of a policy (docs/witness.md). The last line
+    says what is proved: compare it with what you were told.
 
     Exit code 0 where every step holds, 5 where one does not, 2 where the file is no proof.
 
@@ -45,11 +48,13 @@ def verify_proof(
     from opfs.cli.output import echo_json
     from opfs.core.bundle import MAX_BUNDLE_BYTES
     from opfs.core.verdict import verify_bundle
+    from opfs.witness.files import load_policy
 
     verdict = verify_bundle(
         load_file(file, MAX_BUNDLE_BYTES),
         load_keys(keys),
         witnesses=load_keys(witnesses),
+        policy=load_policy(Path(policy)) if policy is not None else None,
         document=load_file(document, MAX_BUNDLE_BYTES) if document is not None else None,
         held=load_checkpoint(checkpoint)[0] if checkpoint is not None else None,
     )

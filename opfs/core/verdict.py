@@ -19,6 +19,7 @@ from opfs.core.header import BlockHeader
 from opfs.core.merkle import check_consistency, check_inclusion, leaf_hash
 from opfs.core.note import Note, parse_checkpoint, parse_note
 from opfs.core.notekeys import Kind
+from opfs.core.policy import NONE, Policy
 from opfs.core.stateproof import parse_hash
 from opfs.core.timestamp import NS_PER_S, format_time
 from opfs.errors import IntegrityError, InvalidRequest
@@ -77,26 +78,28 @@ def verify_bundle(
     keys: Sequence[Verifier],
     *,
     witnesses: Sequence[Verifier] = (),
+    policy: Policy | None = None,
     document: bytes | None = None,
     held: Checkpoint | None = None,
 ) -> Verdict:
     """Check a bundle's bytes with the log's keys.
 
     Of each kind of key in `keys`, one must have signed: so both keys of a log are asked for, and earlier pairs
-    may be given too. All of `witnesses` must have cosigned. Where given, `document` must be the one that is
-    proved, and `held`, a checkpoint from before, the older one of a consistency proof.
+    may be given too. All of `witnesses` must have cosigned, and the quorum of `policy`. Where given, `document`
+    must be the one that is proved, and `held`, a checkpoint from before, the older one of a consistency proof.
     Raises InvalidRequest for bytes that are no bundle and for what cannot be checked with this kind of bundle.
     """
     _check_kinds(keys, {Kind.ED25519, Kind.ML_DSA_44}, "a log", "a witness signs with it")
     _check_kinds(witnesses, {Kind.COSIGNATURE, Kind.ML_DSA_44}, "a witness", "a log signs with it")
     if not keys:
         raise InvalidRequest("nothing can be verified without a key of the log", hint="it is in chain/log/log.vkey")
+    wanted = _Wanted(witnesses, policy or Policy())
     bundle = decode_bundle(data)
     if isinstance(bundle, ConsistencyBundle):
-        return _Consistency(bundle, keys, witnesses, document, held).verdict()
+        return _Consistency(bundle, keys, wanted, document, held).verdict()
     if held is not None:
         raise InvalidRequest(f"a proof of {bundle.KIND} has no older checkpoint", hint="opfs prove --consistency")
-    block = _Block(bundle.block, keys, witnesses)
+    block = _Block(bundle.block, keys, wanted)
     if isinstance(bundle, ElementBundle):
         return _Element(bundle, block, document).verdict()
     return _Event(bundle, block, document).verdict()
@@ -126,6 +129,17 @@ def _climb(checks: Sequence[Check]) -> tuple[Rung, ...]:
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Whose cosignatures are asked for: of all witnesses given, and enough for the quorum of the policy."""
+
+    witnesses: Sequence[Verifier]
+    policy: Policy
+
+    def __bool__(self) -> bool:
+        return bool(self.witnesses) or self.policy.quorum != NONE
 
 
 class _Signed:
@@ -160,12 +174,19 @@ class _Signed:
                 raise IntegrityError(f"the checkpoint is not signed by {_name(key)}{others}")
         return f"signed by {', '.join(signed.values())}"
 
-    def check_cosignatures(self, witnesses: Sequence[Verifier]) -> str:
-        cosigned = {key: self._check(key) for key in witnesses}
-        for key, told in cosigned.items():
-            if told is None:
+    def check_cosignatures(self, wanted: _Wanted) -> str:
+        known = wanted.policy.witnesses
+        keys = dict.fromkeys([*wanted.witnesses, *(witness.key for witness in known.values())])
+        cosigned = {key: told for key in keys if (told := self._check(key)) is not None}
+        for key in wanted.witnesses:
+            if key not in cosigned:
                 raise IntegrityError(f"the checkpoint is not cosigned by {_name(key)}")
-        return f"cosigned by {', '.join(filter(None, cosigned.values()))}"
+        names = [name for name, witness in known.items() if witness.key in cosigned]
+        if not wanted.policy.is_witnessed(names):
+            raise IntegrityError(
+                f"the quorum {wanted.policy.quorum} did not cosign, but {', '.join(names) or 'nobody'}"
+            )
+        return f"cosigned by {', '.join(cosigned.values())}"
 
     def _check(self, key: Verifier) -> str | None:
         """Who signed and when, where the key has a line; raises IntegrityError for a line of it that is not good."""
@@ -181,18 +202,18 @@ class _Block:
 
     header: BlockHeader
 
-    def __init__(self, proof: BlockProof, keys: Sequence[Verifier], witnesses: Sequence[Verifier]) -> None:
+    def __init__(self, proof: BlockProof, keys: Sequence[Verifier], wanted: _Wanted) -> None:
         self._proof = proof
         self._signed = _Signed(proof.checkpoint, keys)
-        self._witnesses = witnesses
+        self._wanted = wanted
 
     def checks(self) -> list[Check]:
         checks: list[Check] = [
             (ProofStep.CHECKPOINT, self._signed.parse),
             (ProofStep.SIGNATURE, self._signed.check_signatures),
         ]
-        if self._witnesses:
-            checks.append((ProofStep.COSIGNATURE, lambda: self._signed.check_cosignatures(self._witnesses)))
+        if self._wanted:
+            checks.append((ProofStep.COSIGNATURE, lambda: self._signed.check_cosignatures(self._wanted)))
         return [*checks, (ProofStep.HEADER, self._check_header), (ProofStep.LOG_INCLUSION, self._check_inclusion)]
 
     def __str__(self) -> str:
@@ -283,21 +304,21 @@ class _Consistency:
         self,
         bundle: ConsistencyBundle,
         keys: Sequence[Verifier],
-        witnesses: Sequence[Verifier],
+        wanted: _Wanted,
         document: bytes | None,
         held: Checkpoint | None,
     ) -> None:
         self._bundle = bundle
         self._old = _Signed(bundle.old, keys)
         self._new = _Signed(bundle.new, keys)
-        self._witnesses = witnesses
+        self._wanted = wanted
         self._held = held
         self._documents = _Documents(None, document)
 
     def verdict(self) -> Verdict:
         checks: list[Check] = [(ProofStep.CHECKPOINT, self._parse), (ProofStep.SIGNATURE, self._check_signatures)]
-        if self._witnesses:
-            checks.append((ProofStep.COSIGNATURE, lambda: self._new.check_cosignatures(self._witnesses)))
+        if self._wanted:
+            checks.append((ProofStep.COSIGNATURE, lambda: self._new.check_cosignatures(self._wanted)))
         checks.append((ProofStep.CONSISTENCY, self._check_consistency))
         rungs = _climb(checks + self._documents.checks(lambda: None))
         return Verdict(self._bundle.KIND, rungs, self._told() if _all_hold(rungs) else "")

@@ -145,12 +145,19 @@ def test_two_hosts_witness_each_other(hosts, place):
         assert opfs("verify-proof", proof, *keys, by_b.vkeys[0]).returncode == 0
         assert opfs("verify-proof", proof, *keys, by_a.vkeys[0], check=False).returncode == 5
 
+        a.opfs("prove", "noop/x", "--at", "1", "--witnessed", "-o", str(proof))
+        asked = ("--key", place / "log.vkey", "--policy")
+        assert opfs("verify-proof", proof, *asked, place / "a.policy").returncode == 0
+        assert opfs("verify-proof", proof, *asked, place / "b.policy", check=False).returncode == 5
+
         # the witness dies; commits go on; it is asked again, and remembers
         by_b.kill()
         a.put("noop/x", size=2)
         wait_for(a, "w0: 2 blocks cosigned, 1 behind", "cannot be reached: Connection refused")
         a.put("noop/x", size=3)
         assert a.get("noop/x") == {"size": 3}
+        late = a.opfs("prove", "noop/x", "--witnessed", check=False)
+        assert "not in the checkpoint.witnessed yet, which has 2" in late.stderr
         assert parse_checkpoint(parse_note((a.mount / "chain/log/checkpoint.witnessed").read_bytes()).text).size == 2
         by_b.restart()
         wait_for(a, "w0: 4 blocks cosigned, 0 behind")

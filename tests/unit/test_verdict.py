@@ -14,6 +14,7 @@ from opfs.core.canonical import canonical_bytes, hash_hex
 from opfs.core.names import ElementId
 from opfs.core.note import parse_checkpoint
 from opfs.core.notekeys import Kind, Signer, sign_checkpoint
+from opfs.core.policy import parse_policy
 from opfs.core.verdict import ProofStep, verify_bundle
 from opfs.errors import InvalidRequest
 from opfs.testing.memorychain import MemoryChain
@@ -173,6 +174,29 @@ def test_every_witness_asked_for_must_have_cosigned():
     assert verdict_of(BUNDLES["cosigned"], witnesses=[*both, stranger]).failed == ProofStep.COSIGNATURE
     assert verdict_of(BUNDLES["present"], witnesses=both).failed == ProofStep.COSIGNATURE
     assert verdict_of(BUNDLES["consistency"], witnesses=both).failed == ProofStep.COSIGNATURE
+
+
+@pytest.mark.parametrize(
+    ("quorum", "failed"),
+    [
+        ("quorum a", None),
+        ("group g 2 a b c\nquorum g", None),
+        ("quorum none", None),
+        ("quorum c", ProofStep.COSIGNATURE),
+        ("group g all a b c\nquorum g", ProofStep.COSIGNATURE),
+    ],
+)
+def test_the_quorum_of_a_policy_must_have_cosigned(quorum, failed):
+    stranger = Signer("c.example", Kind.COSIGNATURE, bytes([9] * 32))
+    names = {"a": WITNESS, "b": OTHER_WITNESS, "c": stranger}
+    lines = [f"witness {name} {signer.verifier.vkey}" for name, signer in names.items()]
+    policy = parse_policy("\n".join([*lines, quorum]))
+    verdict = verdict_of(BUNDLES["cosigned"], policy=policy)
+    assert verdict.failed == failed
+    assert any(rung.step == ProofStep.COSIGNATURE for rung in verdict.rungs) == (quorum != "quorum none")
+    if quorum != "quorum none":
+        assert verdict_of(BUNDLES["present"], policy=policy).failed == ProofStep.COSIGNATURE
+        assert verdict_of(BUNDLES["consistency"], policy=policy).failed == ProofStep.COSIGNATURE
 
 
 def test_a_cosignature_is_bound_to_its_time():
