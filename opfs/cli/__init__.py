@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("opfs.cli.diff:diff", "Show what differs between two blocks, key by key."),
     "search": ("opfs.cli.search:search", "Find changes by meaning."),
     "verify": ("opfs.cli.verify:verify", "Check every hash, link, tile and signature of a pool."),
+    "fsck": ("opfs.cli.fsck:fsck", "Check a pool that no daemon uses, and repair what can be made again."),
     "prove": ("opfs.cli.prove:prove", "Write a proof that needs no pool to be checked."),
     "verify-proof": ("opfs.cli.verify_proof:verify_proof", "Check a proof, step by step from the key down."),
     "rm": ("opfs.cli.rm:rm", "Delete an element, asking first."),

@@ -71,6 +71,8 @@ class PoolVerification:
     is_live: bool = False
     findings: list[Finding] = field(default_factory=list, init=False)
     documents_read: int = field(default=0, init=False)
+    is_contradicted: bool = field(default=False, init=False)
+    """Whether the log has signed what the blocks do not lead to."""
 
     @property
     def id(self) -> str:
@@ -120,5 +122,6 @@ class PoolVerification:
         settled = len(verification.blocks) if self.is_live else 0
         try:
             yield from log.check(verification.leaves_now, settled=settled)
+            self.is_contradicted = log.is_contradicted
         except OpfsError as error:
             yield Finding(None, KEYS, "log", f"the keys cannot be used: {error.reason}")

@@ -54,12 +54,11 @@ def verify(since: int | None, sample: int | None, fresh: bool, as_json: bool) ->
     config = configuration()
     is_live = find_daemon(config.pool) is not None
     with nullcontext() if is_live else Pool.open(config.pool):
-        workers = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-        verification = PoolVerification(config.pool, since or 0, sample, workers, is_live)
+        verification = PoolVerification(config.pool, since or 0, sample, worker_count(), is_live)
         if since is None and sample is None:
             _run_resumable(config, verification, fresh=fresh, as_json=as_json)
         else:
-            _run(verification, as_json=as_json)
+            run_verification(verification, as_json=as_json)
     if verification.findings:
         raise click.exceptions.Exit(WRONG_EXIT_CODE)
 
@@ -75,11 +74,19 @@ def _run_resumable(config: Config, verification: PoolVerification, *, fresh: boo
         verification.findings += progress.findings
         for finding in progress.findings:
             _show(finding, as_json)
-    _run(verification, as_json=as_json, save_to=(path, pool_id))
+    run_verification(verification, as_json=as_json, save_to=(path, pool_id))
     path.unlink(missing_ok=True)
 
 
-def _run(verification: PoolVerification, *, as_json: bool, save_to: tuple[Path, str] | None = None) -> None:
+def worker_count() -> int:
+    """How many processes to hash in."""
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+
+
+def run_verification(
+    verification: PoolVerification, *, as_json: bool = False, save_to: tuple[Path, str] | None = None
+) -> None:
+    """Run it, print every finding and a last line that sums up; `save_to` is a file for how far it is, and the pool."""
     from opfs.cli.output import Bar
     from opfs.cli.verification import Progress
 

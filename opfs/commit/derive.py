@@ -159,20 +159,34 @@ class Deriver:
         return 0
 
     def _take_in(self, before: BlockName | None, names: Sequence[BlockName]) -> None:
-        """Index the events of blocks that are not indexed yet, a few at a time: a block may hold thousands."""
-        records: list[IndexedEvent] = []
-        for name in names:
-            for event in decode_events(self._store.read_events(name)):
-                if event.seq < self._index.indexed_count:
-                    continue
-                records.append(describe_event(self._store, event, name, before))
-                if len(records) == EVENTS_PER_APPEND:
-                    self._index.append(records)
-                    records.clear()
-                    trio.from_thread.check_cancelled()
-            before = name
-        if records:
-            self._index.append(records)
+        index_blocks(self._store, self._index, before, names, between=trio.from_thread.check_cancelled)
+
+
+def index_blocks(
+    store: SnapshotStore,
+    index: Index,
+    before: BlockName | None,
+    names: Sequence[BlockName],
+    *,
+    between: Callable[[], None] = lambda: None,
+) -> None:
+    """Index the events of blocks that are not indexed yet, a few at a time: a block may hold thousands.
+
+    `before` is the block before the first; `between` is called now and then, and may raise. Blocking.
+    """
+    records: list[IndexedEvent] = []
+    for name in names:
+        for event in decode_events(store.read_events(name)):
+            if event.seq < index.indexed_count:
+                continue
+            records.append(describe_event(store, event, name, before))
+            if len(records) == EVENTS_PER_APPEND:
+                index.append(records)
+                records.clear()
+                between()
+        before = name
+    if records:
+        index.append(records)
 
 
 @contextmanager

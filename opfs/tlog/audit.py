@@ -1,7 +1,7 @@
 """Check the files of a log against the headers it is made of: which tile, which entry, which signature is wrong.
 
-Recomputes every tile and bundle from the headers' hashes and compares bytes; believes no file. Reads only.
-Blocking; while a daemon writes, what it adds meanwhile is not held against the log.
+Recomputes every tile and bundle from the headers' hashes and compares bytes; believes no file. Reads only, but for
+`rebuild_tiles`. Blocking; while a daemon writes, what it adds meanwhile is not held against the log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from opfs.core.audit import Finding
 from opfs.core.merkle import HASH_BYTES, leaf_hash, root_of_hashes
 from opfs.core.note import Checkpoint, parse_checkpoint, parse_note
-from opfs.core.tiles import ENTRIES, WIDTH, Tile, decode_bundle, read_entry, tiles_of
+from opfs.core.tiles import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle, read_entry, tiles_of
 from opfs.errors import IntegrityError, NotFound, OpfsError
 from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, LogFiles
 
@@ -40,6 +40,8 @@ class LogAudit:
     origin: str
     keys: KeyStore
     files: LogFiles = field(init=False)
+    is_contradicted: bool = field(default=False, init=False)
+    """Whether something was signed that these blocks do not lead to: no log may be made from them again."""
 
     def __post_init__(self) -> None:
         self.files = LogFiles(self.directory)
@@ -148,6 +150,7 @@ class LogAudit:
             return
         size, root = signed
         truth = self._root(leaves, size)
+        self.is_contradicted |= size > len(leaves) or truth not in (None, root)
         if size > len(leaves) and (checkpoint is None or checkpoint.size < size):
             problem = f"{size} blocks were signed, the chain has {len(leaves)}: the newest are missing"
             yield Finding(None, "keys/signed", "block", problem)
@@ -185,8 +188,7 @@ class LogAudit:
                 yield from self._check_bundle(tile, leaves)
                 continue
             if tile.level > level:
-                level = tile.level
-                row = [root_of_hashes(row[i : i + WIDTH]) for i in range(0, len(row) - WIDTH + 1, WIDTH)]
+                row, level = _row_above(row), tile.level
             yield from self._check_hashes(tile, row[tile.index * WIDTH : tile.index * WIDTH + tile.width])
 
     def _check_bundle(self, tile: Tile, leaves: Sequence[bytes | None]) -> Iterator[Finding]:
@@ -201,6 +203,8 @@ class LogAudit:
         if wrong:
             problem = f"entry {_listed(wrong)} is not the header of its block"
             yield Finding(None, PLACE + tile.path, "log", problem)
+        else:
+            yield from self._check_beginnings(tile, lambda width: encode_bundle(entries[:width]))
 
     def _check_hashes(self, tile: Tile, expected: Sequence[bytes]) -> Iterator[Finding]:
         try:
@@ -209,11 +213,50 @@ class LogAudit:
             yield Finding(None, PLACE + tile.path, "log", error.reason)
             return
         if data[: len(expected) * HASH_BYTES] == b"".join(expected):
+            yield from self._check_beginnings(tile, lambda width: b"".join(expected[:width]))
             return
         found = [data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES)]
         first = tile.index * WIDTH
         wrong = [first + i for i, hash in enumerate(expected) if i >= len(found) or found[i] != hash]
         yield Finding(None, PLACE + tile.path, "log", f"hash {_listed(wrong)} is not the one of the headers below it")
+
+    def _check_beginnings(self, tile: Tile, expected: Callable[[int], bytes]) -> Iterator[Finding]:
+        """The narrower tiles that are still there: clients may have begun with them."""
+        for width in _narrower(self.files, tile):
+            narrower = Tile(tile.level, tile.index, width)
+            with suppress(NotFound):  # it may go while we look
+                if self.files.read_exactly(narrower) != expected(width):
+                    yield Finding(None, PLACE + narrower.path, "log", f"it is not the beginning of {tile.path}")
+
+
+def rebuild_tiles(directory: Path, headers: Sequence[bytes]) -> None:
+    """Write every tile and bundle of the log over these headers; raises NoSpace or PoolError."""
+    files = LogFiles(directory)
+    row, level = [leaf_hash(header) for header in headers], 0
+    for tile in tiles_of(len(headers)):
+        if tile.level > level:
+            row, level = _row_above(row), tile.level
+        first = tile.index * WIDTH
+        for width in {tile.width, *_narrower(files, tile)}:
+            if tile.level == ENTRIES:
+                data = encode_bundle(headers[first : first + width])
+            else:
+                data = b"".join(row[first : first + width])
+            files.write_tile(Tile(tile.level, tile.index, width), data)
+
+
+def _narrower(files: LogFiles, tile: Tile) -> list[int]:
+    """The widths of the beginnings of a tile that are still there."""
+    try:
+        found = files.list_directory(f"{tile.full.path}.p")
+    except NotFound:
+        return []
+    return [int(name) for name in found if int(name) < tile.width]
+
+
+def _row_above(row: Sequence[bytes]) -> list[bytes]:
+    """The hashes over each full tile of a row."""
+    return [root_of_hashes(row[i : i + WIDTH]) for i in range(0, len(row) - WIDTH + 1, WIDTH)]
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -260,6 +260,16 @@ def test_a_tile_or_bundle(victim, kind):
 
 
 @pytest.mark.parametrize("kind", ["0", "entries"])
+def test_a_narrower_tile_that_is_still_there(victim, kind):
+    path = victim.tile(kind).with_name("9")
+    path.write_bytes(b"nothing" * 9)
+    try:
+        assert victim.findings() == [victim.says(None, f"@log/{path.relative_to(victim.log)}", "log")]
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["0", "entries"])
 def test_a_truncated_log(victim, kind):
     path = victim.tile(kind)
     name = path.relative_to(victim.log)
