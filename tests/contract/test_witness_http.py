@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import ssl
+import subprocess
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -298,6 +301,55 @@ def test_only_plain_http_and_https_urls_are_endpoints(url):
 def test_an_endpoint_is_shown_as_its_url(url, shown):
     assert str(Endpoint.parse(url)) == shown
     assert Endpoint.parse(shown) == Endpoint.parse(url)
+
+
+# --- the process
+
+
+@pytest.fixture
+def start(tmp_path, keys):
+    """Start `opfs witness serve` on the directory of `keys`; gives the process and where it listens."""
+    policy = tmp_path / "policy"
+    policy.write_text(f"log {LOG.verifiers[0].vkey}\nquorum none\n")
+    started = []
+
+    def start():
+        arguments = ["witness", "serve", "--state", tmp_path / "w", "--policy", policy, "--listen", "127.0.0.1:0"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "opfs", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert select.select([process.stdout], [], [], 30)[0]
+        return process, Endpoint.parse(process.stdout.readline().strip())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+async def test_a_process_that_was_killed_remembers_what_it_signed(start, keys):
+    for number in range(3):
+        process, endpoint = start()
+        asked = request(number, number + 1)
+        answer = await post(endpoint, ADD_CHECKPOINT, asked.encode())
+        assert isinstance(read_answer(answer, asked, keys[0].verifier), Cosigned)
+        process.kill()
+        process.wait(30)
+    _, endpoint = start()
+    asked = request(0, 9)
+    assert read_answer(await post(endpoint, ADD_CHECKPOINT, asked.encode()), asked, keys[0].verifier) == ClaimInstead(3)
+
+
+def test_a_process_ends_when_it_is_asked_to(start):
+    process, _ = start()
+    process.terminate()
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in stderr
 
 
 # --- TLS
