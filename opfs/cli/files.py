@@ -1,4 +1,4 @@
-"""The files that people hand to commands about proofs: proofs, documents, keys and checkpoints.
+"""The files that people hand to commands about proofs: proofs, documents, keys, checkpoints and policies.
 
 A key may be given as itself or as a file of keys, which is told by its form. Imports nothing but the core.
 """
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from opfs.core.note import MAX_NOTE_BYTES, parse_checkpoint, parse_note
 from opfs.core.notekeys import Verifier
+from opfs.core.policy import parse_policy
 from opfs.errors import IntegrityError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from opfs.core.note import Checkpoint
+    from opfs.core.policy import Policy
 
 _VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+\S+\Z")
 _MAX_KEYS_BYTES = 1 << 20
@@ -50,6 +52,15 @@ def load_keys(given: Iterable[str]) -> list[Verifier]:
             raise InvalidRequest(f"there is no key in {text}", hint="it holds one a line, as chain/log/log.vkey does")
         keys += [Verifier.parse(line) for line in found]
     return keys
+
+
+def load_quorum(path: str) -> Policy:
+    """The policy in a file; raises InvalidRequest that names the file and the line."""
+    text = load_file(path, _MAX_KEYS_BYTES).decode("utf-8", "replace")
+    try:
+        return parse_policy(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{path}: {error.reason}", hint=error.hint) from error
 
 
 def load_checkpoint(path: str) -> tuple[Checkpoint, str]:

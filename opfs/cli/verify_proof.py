@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -44,17 +43,16 @@ def verify_proof(
       opfs verify-proof web.opfs-proof --key log.vkey
       opfs verify-proof web.opfs-proof --key log.vkey --document 100.json
     """
-    from opfs.cli.files import load_checkpoint, load_file, load_keys
+    from opfs.cli.files import load_checkpoint, load_file, load_keys, load_quorum
     from opfs.cli.output import echo_json
     from opfs.core.bundle import MAX_BUNDLE_BYTES
     from opfs.core.verdict import verify_bundle
-    from opfs.witness.files import load_policy
 
     verdict = verify_bundle(
         load_file(file, MAX_BUNDLE_BYTES),
         load_keys(keys),
         witnesses=load_keys(witnesses),
-        policy=load_policy(Path(policy)) if policy is not None else None,
+        policy=load_quorum(policy) if policy is not None else None,
         document=load_file(document, MAX_BUNDLE_BYTES) if document is not None else None,
         held=load_checkpoint(checkpoint)[0] if checkpoint is not None else None,
     )

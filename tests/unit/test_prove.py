@@ -299,6 +299,24 @@ def test_what_is_no_proof_is_exit_code_2(run, vkeys, tmp_path, file):
     assert result.stderr.startswith("opfs: ")
 
 
+@pytest.mark.parametrize(
+    ("policy", "exit_code", "said"),
+    [
+        ("witness a {witness} https://a.example\nquorum a\n", 5, "the quorum a did not cosign, but nobody"),
+        ("witness a {witness}\nquorum none\n", 0, "verified"),
+        ("witness a {witness}\n", 2, "policy: the policy has no quorum line"),
+        ("witness a nonsense\nquorum a\n", 2, "policy: line 1"),
+    ],
+)
+def test_a_policy_says_who_must_have_cosigned(run, vkeys, chain, tmp_path, policy, exit_code, said):
+    (tmp_path / "proof").write_bytes(encode_bundle(chain.prove_element(WEB, 1)))
+    witness = Signer("a.example", Kind.COSIGNATURE, b"w" * 32).verifier.vkey
+    (tmp_path / "policy").write_text(policy.format(witness=witness))
+    result = run("verify-proof", "proof", "--key", vkeys, "--policy", "policy")
+    assert result.exit_code == exit_code
+    assert said in result.stdout + result.stderr
+
+
 def test_verifying_imports_the_core_and_nothing_else_of_opfs(chain, vkeys, tmp_path):
     (tmp_path / "proof").write_bytes(encode_bundle(chain.prove_element(WEB, 1)))
     program = (
