@@ -47,8 +47,8 @@ class Listener:
                 connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
                 while await self._answer_one(stream, connection):
                     connection.start_next_cycle()
-        except (OSError, trio.BrokenResourceError, h11.LocalProtocolError) as error:
-            log.info("a connection ended early: %s", error)
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.LocalProtocolError) as error:
+            log.debug("a connection ended early: %s", error)
         except Exception:
             log.exception("serving a connection")
         finally:

@@ -35,7 +35,7 @@ from opfs.core.witness import (
 from opfs.errors import InvalidRequest, OpfsError
 from opfs.testing.growinglog import GrowingLog
 from opfs.witness.cosigner import Cosigner
-from opfs.witness.listener import MAX_CONNECTIONS, REQUEST_TIMEOUT_S, Listener
+from opfs.witness.listener import MAX_CONNECTIONS, REPLY_TIMEOUT_S, REQUEST_TIMEOUT_S, Listener
 from opfs.witness.post import MAX_ANSWER_BYTES, TIMEOUT_S, Endpoint, post
 from opfs.witness.state import create_state, open_state
 
@@ -172,6 +172,22 @@ async def test_a_request_that_never_ends_is_cut_off(autojump_clock):
         nursery.start_soon(drip)
         await listener.answer(theirs)
     assert trio.current_time() - started < REQUEST_TIMEOUT_S + 2
+
+
+async def test_a_peer_that_does_not_take_its_answer_is_cut_off(autojump_clock, caplog):
+    ours, theirs = trio.testing.lockstep_stream_pair()
+
+    async def ask():
+        await ours.send_all(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n")
+        await ours.wait_send_all_might_not_block()
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Listener(echo).answer, theirs)
+        with suppress(trio.BrokenResourceError):
+            await ask()
+    assert trio.current_time() - started < REPLY_TIMEOUT_S + 2
+    assert caplog.records == []
 
 
 async def test_one_connection_too_many_is_closed_at_once(autojump_clock):

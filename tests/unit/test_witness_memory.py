@@ -63,9 +63,10 @@ class WitnessMemory(RuleBasedStateMachine):
     def ask(self, log: GrowingLog, old: int, new: int) -> None:
         self.answer([request_of(log, old, new)])
 
-    @rule(asked=st.lists(st.tuples(histories, sizes, sizes), min_size=2, max_size=4))
-    def ask_at_once(self, asked: list[tuple[GrowingLog, int, int]]) -> None:
-        self.answer([request_of(*one) for one in asked])
+    @rule(asked=st.lists(st.tuples(histories, sizes), min_size=2, max_size=4))
+    def ask_at_once(self, asked: list[tuple[GrowingLog, int]]) -> None:
+        held = self.held_size()
+        self.answer([request_of(log, held, new) for log, new in asked])
 
     @rule(log=histories, new=sizes)
     def ask_from_what_it_holds(self, log: GrowingLog, new: int) -> None:
