@@ -45,6 +45,7 @@ class Config:
     models: Path
     lxc_path: Path
     witness_policy: Path | None
+    scrub_interval_s: float
     request_timeout_s: float
     ready_timeout_s: float
     log_level: str
@@ -117,17 +118,27 @@ def _plugins(value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _seconds(value: object) -> float:
-    number: float = math.nan
+def _number(value: object) -> float:
+    """Not a number where it is none."""
     if isinstance(value, str):
         try:
-            number = float(value)
+            return float(value)
         except ValueError:
-            number = math.nan
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
+            return math.nan
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _seconds(value: object) -> float:
+    number = _number(value)
     if not 0 < number <= 86_400:
         raise ValueError("give a number of seconds above 0 and up to 86400")
+    return number
+
+
+def _pause(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number <= 366 * 86_400:
+        raise ValueError("give a number of seconds from 0 up to a year")
     return number
 
 
@@ -158,6 +169,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("models", "OPFS_MODELS", Path("/var/lib/opfs/models"), _path, "where language models are kept"),
     Setting("lxc_path", "OPFS_LXC_PATH", Path("/var/lib/lxc"), _path, "where LXC keeps its containers"),
     Setting("witness_policy", "OPFS_WITNESS_POLICY", None, _path, "the file that names the witnesses of the log"),
+    Setting(
+        "scrub_interval_s", "OPFS_SCRUB_INTERVAL_S", 86_400.0, _pause, "how long one round of the scrub takes; 0: off"
+    ),
     Setting("request_timeout_s", "OPFS_REQUEST_TIMEOUT_S", 600.0, _seconds, "how long one file operation may take"),
     Setting("ready_timeout_s", "OPFS_READY_TIMEOUT_S", 120.0, _seconds, "how long `opfs up` waits for the mount"),
     Setting("log_level", "OPFS_LOG_LEVEL", "info", _log_level, "debug, info, warning or error"),

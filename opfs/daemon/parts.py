@@ -22,6 +22,7 @@ from opfs.commit.refusals import Refusals
 from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
 from opfs.commit.verified import VerifiedBlocks
+from opfs.daemon.scrub import Scrub
 from opfs.embedding.model import MiniLmEmbedder
 from opfs.errors import OpfsError
 from opfs.index.store import SqliteIndex
@@ -71,6 +72,7 @@ class Parts:
     index: SqliteIndex
     deriver: Deriver
     witnesses: WitnessClient | None
+    scrub: Scrub
     started_ns: int
 
 
@@ -116,6 +118,16 @@ def open_parts(config: Config) -> Iterator[Parts]:
             index=index,
             deriver=Deriver(store, index, sequencer),
             witnesses=_witness_client(config, transparency_log, sequencer),
+            scrub=Scrub(
+                pool.path,
+                pool.subvolume("@cache") / "scrub.json",
+                store,
+                keys,
+                sequencer,
+                failsafe,
+                clock,
+                config.scrub_interval_s,
+            ),
             started_ns=clock.now_ns(),
         )
 

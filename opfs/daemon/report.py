@@ -33,6 +33,7 @@ def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
         "under way": f"{sequencer.in_flight_count} changes",
         "index": deriver.failure or f"{parts.index.indexed_count} events, {deriver.lag} behind",
         "model": f"{parts.embedder.model_id}, {'loaded' if parts.embedder.is_loaded else 'not loaded yet'}",
+        "scrub": parts.scrub.report(),
         "plugins": [_plugin_line(parts, name) for name in parts.plugins],
     }
 
@@ -45,6 +46,8 @@ def _witness_lines(parts: Parts) -> Mapping[str, Sequence[str]]:
 def _health(parts: Parts) -> str:
     if parts.failsafe.reason is not None:
         return f"FAIL-SAFE, writes are refused: {parts.failsafe.reason}"
+    if parts.scrub.findings:
+        return "DAMAGED: what is stored is not what was committed, see scrub"
     if parts.logbook.failure is not None:
         return "degraded: the log is behind the chain, see log"
     if parts.witnesses is not None and parts.witnesses.trouble is not None:

@@ -72,6 +72,7 @@ async def _run_tasks(parts: Parts, on_ready: Callable[[], None]) -> None:
         await finish_rotation(parts)
         nursery.start_soon(parts.deriver.run, name="deriver")
         await nursery.start(_serve_mount, parts, nursery.cancel_scope)
+        nursery.start_soon(parts.scrub.run, name="scrub")
         if parts.witnesses is not None:
             nursery.start_soon(parts.witnesses.run, name="witnesses")
         log.info("serving %s at %s, HEAD is %s", parts.pool.path, parts.config.mount, parts.sequencer.catalog.head)

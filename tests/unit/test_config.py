@@ -57,6 +57,7 @@ def test_the_file_and_the_environment_read_alike(load, setting):
         "origin": "host1.example/opfs",
         "image_size_bytes": "8G",
         "plugins": "a.b:C",
+        "scrub_interval_s": "7.5",
         "request_timeout_s": "7.5",
         "ready_timeout_s": "7.5",
         "log_level": "debug",
