@@ -195,6 +195,10 @@ class TransparencyLog(Protocol):
         """What is in a directory of the log as C2SP tlog-tiles lays it out ("" is the top); raises NotFound."""
         ...
 
+    def file_info(self, path: str) -> LogFileInfo:
+        """One file or directory of that layout; raises NotFound."""
+        ...
+
     def read_file(self, path: str) -> bytes:
         """A file of that layout, checked against the tree; raises NotFound or IntegrityError."""
         ...

@@ -117,6 +117,13 @@ class MemoryLog:
             name.partition("/")[0]: LogFileInfo(None if "/" in name else len(data), 0) for name, data in inside.items()
         }
 
+    def file_info(self, path: str) -> LogFileInfo:
+        directory, _, name = path.rpartition("/")
+        try:
+            return self.list_files(directory)[name]
+        except KeyError:
+            raise NotFound(f"the log has no {path}") from None
+
     def read_file(self, path: str) -> bytes:
         try:
             return self._files()[path]

@@ -77,19 +77,27 @@ class LogFiles:
         """What is in a directory of the log, "" for the top; temporary and foreign files do not show."""
         if path and not _DIRECTORY.match(path):
             raise NotFound(f"the log has no {path}")
-        listing = {}
         try:
-            with os.scandir(self._prefix + path) as entries:
-                for entry in entries:
-                    inside = f"{path}/{entry.name}" if path else entry.name
-                    found = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(found.st_mode) and _is_file(inside):
-                        listing[entry.name] = LogFileInfo(found.st_size, found.st_mtime_ns)
-                    elif stat.S_ISDIR(found.st_mode) and _DIRECTORY.match(inside):
-                        listing[entry.name] = LogFileInfo(None, found.st_mtime_ns)
+            names = os.listdir(self._prefix + path)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"the log has no {path}") from None
+        listing = {}
+        for name in names:
+            with suppress(NotFound):  # foreign, or removed since
+                listing[name] = self.info(f"{path}/{name}" if path else name)
         return listing
+
+    def info(self, path: str) -> LogFileInfo:
+        """What a name of the log is; raises NotFound."""
+        try:
+            found = os.lstat(self._prefix + path)
+        except (OSError, ValueError):
+            raise NotFound(f"the log has no {path}") from None
+        if stat.S_ISREG(found.st_mode) and _is_file(path):
+            return LogFileInfo(found.st_size, found.st_mtime_ns)
+        if stat.S_ISDIR(found.st_mode) and _DIRECTORY.match(path):
+            return LogFileInfo(None, found.st_mtime_ns)
+        raise NotFound(f"the log has no {path}")
 
     def _widths(self, tile: Tile) -> list[int]:
         try:
@@ -99,7 +107,7 @@ class LogFiles:
 
     def _read(self, path: str, limit: int) -> bytes:
         try:
-            fd = os.open(self._prefix + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self._prefix + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 return file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError):

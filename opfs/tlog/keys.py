@@ -114,9 +114,9 @@ class KeyStore:
             raise PoolError(f"no keys are staged in {self._directory}")
         old = self.load()
         if old is not None and old.verifiers != pair.verifiers:
-            known = self.retired()
-            fresh = [verifier for verifier in old.verifiers if verifier not in known]
-            self._write(_RETIRED, "".join(f"{verifier.vkey}\n" for verifier in (*fresh, *known)))
+            in_use = (*pair.verifiers, *old.verifiers)
+            retired = (*old.verifiers, *(verifier for verifier in self.retired() if verifier not in in_use))
+            self._write(_RETIRED, "".join(f"{verifier.vkey}\n" for verifier in retired))
         # After this line: the old keys are listed as retired and still in use; a crash here leaves the rotation
         # begun; repaired by the next start, which calls this again.
         with _explaining(self._directory):

@@ -164,6 +164,10 @@ class FileLog:
         """What is in a directory of the log; raises NotFound."""
         return self.files.list_directory(path)
 
+    def file_info(self, path: str) -> LogFileInfo:
+        """One file or directory of the log; raises NotFound."""
+        return self.files.info(path)
+
     def read_file(self, path: str) -> bytes:
         """A file of the log; raises NotFound, or IntegrityError where it is not what this log put there."""
         if path == CHECKPOINT:

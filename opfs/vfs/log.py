@@ -43,18 +43,22 @@ class LogDirectory(ReadOnlyDirectory):
     log: TransparencyLog
     path: str = ""
 
+    @property
+    def cache(self) -> CachePolicy:
+        return WHILE_PARTIAL if self.path.endswith(".p") else FOREVER
+
     async def lookup(self, name: str, caller: Caller) -> Node:
-        info = (await trio.to_thread.run_sync(self.log.list_files, self.path)).get(name)
-        if info is None:
-            raise NotFound(f"/{'/'.join((*self.key, name))} does not exist")
-        return self._node(name, info)
+        return self._node(name, await trio.to_thread.run_sync(self.log.file_info, self._below(name)))
 
     async def entries(self, caller: Caller) -> Iterable[tuple[str, Node]]:
         found = await trio.to_thread.run_sync(self.log.list_files, self.path)
         return [(name, self._node(name, found[name])) for name in sorted(found)]
 
+    def _below(self, name: str) -> str:
+        return f"{self.path}/{name}" if self.path else name
+
     def _node(self, name: str, info: LogFileInfo) -> Node:
-        path = f"{self.path}/{name}" if self.path else name
+        path = self._below(name)
         if info.size is None:
             return LogDirectory((*self.key, name), self.log, path, time_ns=info.time_ns)
         return LogFile((*self.key, name), self.log, path, info)

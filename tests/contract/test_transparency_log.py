@@ -76,6 +76,7 @@ def walk(log, path=""):
             yield from walk(log, inside)
         else:
             yield inside, info.size
+        assert log.file_info(inside) == info
 
 
 def test_the_listing_leads_to_every_file_with_its_size(log):
@@ -86,6 +87,8 @@ def test_the_listing_leads_to_every_file_with_its_size(log):
     for missing in ("journal", "tile/9", "tile/0/000.p", "..", "tile/..", "tile/0/x001"):
         with pytest.raises(NotFound):
             log.list_files(missing)
+        with pytest.raises(NotFound):
+            log.file_info(missing)
 
 
 @pytest.mark.parametrize("path", ["journal", "keys", "../keys/log.key", "tile", "tile/0/001", "tile/0/000.p/9", ""])

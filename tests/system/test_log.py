@@ -150,6 +150,28 @@ def test_rotated_keys_are_an_event_that_the_old_keys_signed(fresh):
     assert checkpoint_of(fresh).size == len(fresh.blocks()) == 5
 
 
+def test_keys_of_a_backup_are_imported(fresh, tmp_path):
+    backup = tmp_path / "log.key"
+    shutil.copy(fresh.pool / "keys/log.key", backup)
+    first = fresh.opfs("key", "show").stdout
+    fresh.opfs("key", "rotate", "--yes")
+    rotated = fresh.opfs("key", "show").stdout
+    fresh.opfs("key", "import", backup)
+    assert fresh.opfs("key", "show").stdout == first + "".join(rotated.splitlines(keepends=True)[:2])
+    assert [event["op"] for event in fresh.events()] == ["rotate"]
+    backup.write_text(backup.read_text().replace("test.example", "other.example"))
+    assert fresh.opfs("key", "import", backup, check=False).returncode == 2
+    fresh.opfs("umount")
+    assert fresh.opfs("key", "show").stdout.startswith(first)
+    (fresh.pool / "keys/log.key").unlink()
+    lost = fresh.opfs("mount", check=False)
+    assert lost.returncode == 6
+    assert "the keys of the log test.example/opfs are missing" in lost.stderr
+    fresh.opfs("key", "rotate", "--yes")
+    fresh.opfs("mount")
+    assert checkpoint_of(fresh).size == len(fresh.blocks())
+
+
 def test_anybody_reads_the_log_and_only_root_rotates(fresh):
     above = fresh.mount.parent
     above.chmod(0o711)

@@ -299,6 +299,11 @@ def test_links_and_fifos_in_the_directory_are_not_followed(place, tmp_path):
     with pytest.raises(PoolError):
         log.files.read_exactly(Tile(0, 0, 3))
     assert "3" not in log.list_files("tile/0/000.p")
+    (place.log / "tile/0/000.p/3").unlink()
+    os.mkfifo(place.log / "tile/0/000.p/3")
+    with pytest.raises(IntegrityError):
+        log.read_file("tile/0/000.p/3")
+    assert "3" not in log.list_files("tile/0/000.p")
 
 
 # --- keys ----------------------------------------------------------------------------------------------
