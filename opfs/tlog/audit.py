@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from opfs.tlog.keys import KeyStore
 
 PLACE = "@log/"
+SIGNED = "keys/signed"
 SETTLE_TRIES = 40
 SETTLE_PAUSE_S = 0.05
 
@@ -65,7 +66,8 @@ class LogAudit:
                 break
             time.sleep(SETTLE_PAUSE_S)
             checkpoint, note, problem = self._read_checkpoint()
-        leaves = headers_up_to(checkpoint.size if checkpoint else 0)
+        signed, signed_problem = self._read_signed()
+        leaves = headers_up_to(max(checkpoint.size if checkpoint else 0, signed[0] if signed else 0))
         filled = [leaf or self._entry_leaf(height) for height, leaf in enumerate(leaves)]
         if problem:
             if leaves:
@@ -74,7 +76,10 @@ class LogAudit:
             yield from self._check_checkpoint(checkpoint, note, filled, settled or len(filled))
         size = checkpoint.size if checkpoint is not None else len(leaves)
         yield from self._check_tiles(leaves, filled, min(size, len(leaves)))
-        yield from self._check_promise(checkpoint, filled)
+        if signed_problem:
+            yield Finding(None, SIGNED, "log", signed_problem)
+        elif signed is not None:
+            yield from self._check_promise(signed, checkpoint, filled)
         yield from self._check_verifier_keys()
 
     # --- the checkpoint --------------------------------------------------------------------------------
@@ -117,7 +122,9 @@ class LogAudit:
             )
             yield Finding(None, place, "log", problem)
         elif checkpoint.size < due:
-            problem = f"it is an old one, of {checkpoint.size} blocks: the chain has {len(leaves)}"
+            problem = (
+                f"it has {checkpoint.size} of {len(leaves)} blocks: it is an old one, or a crash came before a new one"
+            )
             yield Finding(None, place, "log", problem)
 
     def _signatures(self, note: Note) -> tuple[list[Verifier], list[Verifier]]:
@@ -139,23 +146,24 @@ class LogAudit:
         current = self.keys.load()
         return (*(current.verifiers if current else ()), *self.keys.retired())
 
-    def _check_promise(self, checkpoint: Checkpoint | None, leaves: Sequence[bytes | None]) -> Iterator[Finding]:
-        """What `keys/signed` remembers outside the log: an old checkpoint put back does not make it forget."""
+    def _read_signed(self) -> tuple[tuple[int, bytes] | None, str]:
         try:
-            signed = self.keys.signed()
+            return self.keys.signed(), ""
         except OpfsError as error:
-            yield Finding(None, "keys/signed", "log", error.reason)
-            return
-        if signed is None:
-            return
+            return None, error.reason
+
+    def _check_promise(
+        self, signed: tuple[int, bytes], checkpoint: Checkpoint | None, leaves: Sequence[bytes | None]
+    ) -> Iterator[Finding]:
+        """What is remembered outside the log: an old checkpoint put back does not make it forget."""
         size, root = signed
         truth = self._root(leaves, size)
         self.is_contradicted |= size > len(leaves) or truth not in (None, root)
         if size > len(leaves) and (checkpoint is None or checkpoint.size < size):
             problem = f"{size} blocks were signed, the chain has {len(leaves)}: the newest are missing"
-            yield Finding(None, "keys/signed", "block", problem)
+            yield Finding(None, SIGNED, "block", problem)
         elif truth is not None and truth != root:
-            yield Finding(None, "keys/signed", "log", f"another history of {size} blocks was signed")
+            yield Finding(None, SIGNED, "log", f"another history of {size} blocks was signed")
 
     def _check_verifier_keys(self) -> Iterator[Finding]:
         expected = "".join(f"{verifier.vkey}\n" for verifier in self._verifiers()).encode()
