@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from opfs.commit.chain import Proposal
+    from opfs.commit.described import BlockReads
     from opfs.commit.sequencer import Sequencer
     from opfs.core.names import BlockName
-    from opfs.ports import Index, IndexedEvent, SnapshotStore
+    from opfs.ports import Index, IndexedEvent
 
 _Result = TypeVar("_Result")
 
@@ -43,7 +44,7 @@ MAX_LAG = 2000
 class Deriver:
     """Keeps `index` up with the chain. `run` must be running for `wait_current` to return."""
 
-    def __init__(self, store: SnapshotStore, index: Index, sequencer: Sequencer) -> None:
+    def __init__(self, store: BlockReads, index: Index, sequencer: Sequencer) -> None:
         self._store = store
         self._index = index
         self._sequencer = sequencer
@@ -163,7 +164,7 @@ class Deriver:
 
 
 def index_blocks(
-    store: SnapshotStore,
+    store: BlockReads,
     index: Index,
     before: BlockName | None,
     names: Sequence[BlockName],

@@ -5,7 +5,7 @@ Depends on the blocks alone, so that the index can be made again, and checked, f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from opfs.core.difference import diff_documents
 from opfs.core.document import parse_document
@@ -17,13 +17,25 @@ from opfs.ports import FileAttributes, IndexedEvent
 if TYPE_CHECKING:
     from opfs.core.action import Document
     from opfs.core.event import Event
-    from opfs.core.names import BlockName
-    from opfs.ports import SnapshotStore
+    from opfs.core.names import BlockName, ElementId
+
+
+class BlockReads(Protocol):
+    """The part of a SnapshotStore that reads single files of blocks."""
+
+    def read_header(self, name: BlockName) -> bytes: ...
+
+    def read_events(self, name: BlockName) -> bytes: ...
+
+    def read_document(self, name: BlockName, id: ElementId) -> bytes: ...
+
+    def document_attributes(self, name: BlockName, id: ElementId) -> FileAttributes: ...
+
 
 HIDDEN = FileAttributes(mode=0o600, uid=0, gid=0, mtime_ns=0)
 
 
-def describe_event(store: SnapshotStore, event: Event, name: BlockName, before: BlockName | None) -> IndexedEvent:
+def describe_event(store: BlockReads, event: Event, name: BlockName, before: BlockName | None) -> IndexedEvent:
     """The event of block `name`, which follows the block `before`."""
     new = _document(store, event, name)
     old = _document(store, event, before)
@@ -45,7 +57,7 @@ def describe_event(store: SnapshotStore, event: Event, name: BlockName, before: 
     )
 
 
-def _document(store: SnapshotStore, event: Event, name: BlockName | None) -> Document | None:
+def _document(store: BlockReads, event: Event, name: BlockName | None) -> Document | None:
     if name is None:
         return None
     try:
@@ -54,7 +66,7 @@ def _document(store: SnapshotStore, event: Event, name: BlockName | None) -> Doc
         return None
 
 
-def _attributes(store: SnapshotStore, event: Event, name: BlockName | None) -> FileAttributes | None:
+def _attributes(store: BlockReads, event: Event, name: BlockName | None) -> FileAttributes | None:
     if name is None:
         return None
     try:

@@ -30,7 +30,7 @@ from opfs.errors import IntegrityError, InvalidRequest, NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from opfs.ports import SnapshotStore
+    from opfs.ports import FileAttributes, SnapshotStore
 
 MAX_TREES_COST = 250_000
 """Nodes of trees kept, each counted where it first appeared: some 60 MB at the worst."""
@@ -257,6 +257,37 @@ class VerifiedBlocks:
         if tree.root.hex() != header.state_root or tree.count != header.state_count:
             return None
         return self._keep_tree(header.height, tree, min(_NODES_PER_CHANGE * changed, 2 * tree.count + 1))
+
+
+class CheckedReads:
+    """Reads of single files of blocks that raise IntegrityError rather than return wrong bytes. Blocking."""
+
+    def __init__(self, store: SnapshotStore, verified: VerifiedBlocks) -> None:
+        self._store = store
+        self._verified = verified
+
+    def read_header(self, name: BlockName) -> bytes:
+        return self._checked(name, HEADER, self._store.read_header(name))
+
+    def read_events(self, name: BlockName) -> bytes:
+        return self._checked(name, EVENTS, self._store.read_events(name))
+
+    def read_document(self, name: BlockName, id: ElementId) -> bytes:
+        """Raises NotFound only where the block commits to that."""
+        try:
+            content = self._store.read_document(name, id)
+        except NotFound:
+            self._verified.check_absent(name, STATE + id.path)
+            raise
+        return self._checked(name, STATE + id.path, content)
+
+    def document_attributes(self, name: BlockName, id: ElementId) -> FileAttributes:
+        """Not what a block commits to, so not checked."""
+        return self._store.document_attributes(name, id)
+
+    def _checked(self, name: BlockName, path: str, content: bytes) -> bytes:
+        self._verified.check(name, path, content)
+        return content
 
 
 _HINT = "opfs verify names everything that was changed"

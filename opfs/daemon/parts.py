@@ -21,7 +21,7 @@ from opfs.commit.logbook import Logbook
 from opfs.commit.refusals import Refusals
 from opfs.commit.sequencer import Sequencer
 from opfs.commit.tips import Tips
-from opfs.commit.verified import VerifiedBlocks
+from opfs.commit.verified import CheckedReads, VerifiedBlocks
 from opfs.daemon.scrub import Scrub
 from opfs.embedding.model import MiniLmEmbedder
 from opfs.errors import OpfsError
@@ -116,7 +116,7 @@ def open_parts(config: Config) -> Iterator[Parts]:
             drafts=resources.enter_context(closing(DraftStore(drafts / "state"))),
             embedder=embedder,
             index=index,
-            deriver=Deriver(store, index, sequencer),
+            deriver=Deriver(CheckedReads(store, verified), index, sequencer),
             witnesses=_witness_client(config, transparency_log, sequencer),
             scrub=Scrub(
                 pool.path,

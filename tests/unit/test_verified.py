@@ -7,8 +7,9 @@ import random
 import pytest
 from history import History
 
-from opfs.core.names import BlockName
-from opfs.errors import IntegrityError
+from opfs.commit.verified import CheckedReads
+from opfs.core.names import BlockName, ElementId
+from opfs.errors import IntegrityError, NotFound
 
 
 @pytest.fixture
@@ -64,6 +65,29 @@ def test_what_is_missing_is_told_from_what_never_was(history):
     for path in (f"state/{present.path}", "block.json", "events.jsonl"):
         with pytest.raises(IntegrityError, match="missing"):
             verified.check_absent(name, path)
+
+
+def test_checked_reads_give_true_bytes_or_none(history):
+    name = history.store.list_blocks()[5]
+    reads = CheckedReads(history.store, history.verified())
+    block = history.store.blocks[name]
+    gone, kept = list(block.documents)[:2]
+    assert reads.read_header(name) == block.header
+    assert reads.read_events(name) == block.events
+    assert reads.read_document(name, kept) == block.documents[kept].content
+    assert reads.document_attributes(name, kept) == block.documents[kept].attributes
+    with pytest.raises(NotFound):
+        reads.read_document(name, ElementId("memory", "never"))
+    history.change(name, f"state/{gone.path}", None)
+    history.change(name, f"state/{kept.path}", b"tampered")
+    history.change(name, "events.jsonl", b"")
+    history.change(name, "block.json", b"{}")
+    for read in (reads.read_header, reads.read_events):
+        with pytest.raises(IntegrityError):
+            read(name)
+    for id in (gone, kept):
+        with pytest.raises(IntegrityError):
+            reads.read_document(name, id)
 
 
 def test_a_new_head_is_known_without_reading(history):
