@@ -250,6 +250,9 @@ class StoredFile(File):
     async def open(self, flags: int, caller: Caller) -> Handle:
         if is_writing(flags):
             raise ReadOnly("a block never changes", hint="write the document below /state")
+        if not self.stored.size:
+            # the kernel asks for no byte of an empty file, so this is the time to see whether it may be empty
+            await self.place.reader.read(self.place, 0, 0, 0)
         return _StoredHandle(self.place, self.stored.size)
 
 

@@ -221,6 +221,13 @@ async def test_what_changes_between_two_pieces_of_one_read_shows_in_neither(bloc
     assert blocks.verifier.asked == [(1, "state/lxc/web.json")]
 
 
+async def test_a_file_that_was_emptied_cannot_be_opened(blocks):
+    (blocks.path_of(name(1)) / "state/lxc/web.json").write_bytes(b"")
+    with pytest.raises(IntegrityError):
+        await (await walk(blocks.chain, f"{name(1)}/state/lxc/web.json")).open(os.O_RDONLY, ME)
+    assert await read(await walk(blocks.chain, f"{name(1)}/events.jsonl")) == b""
+
+
 async def test_what_is_read_again_is_checked_again(blocks):
     file = await walk(blocks.chain, f"{name(1)}/state/lxc/web.json")
     assert await read(file) == b'{"memory": 1}'
