@@ -10,10 +10,12 @@ because they are forked.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import multiprocessing
 import os
 import random
+import signal
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -86,12 +88,17 @@ def why_unreadable(error: OSError) -> str:
 
 # --- in a worker process -------------------------------------------------------------------------------
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 _worker_chain_fd = -1
 _worker_buffer = memoryview(b"")
 
 
 def _start_worker(chain_path: str) -> None:
     global _worker_chain_fd, _worker_buffer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ctrl-C is for the process that asks, which then ends us
+    # Workers hold each other's pipes open, so none of them would notice that the one who asks was killed.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _worker_chain_fd = open_directory(chain_path)
     _worker_buffer = memoryview(bytearray(_BUFFER_BYTES))
 
