@@ -163,6 +163,13 @@ class TransparencyLog(Protocol):
         """
         ...
 
+    def store(self) -> None:
+        """Bring the log's files up to its newest checkpoint, which appending does not wait for.
+
+        Called from any thread. Raises PoolError or NoSpace, and may then be called again.
+        """
+        ...
+
     def add_signatures(self, note: Note) -> bool:
         """Join verified lines of others to the newest checkpoint; False where `note` is not that one."""
         ...

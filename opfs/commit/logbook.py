@@ -6,7 +6,11 @@ next start appends what is missing. Only a contradiction stops writing: a log th
 Signing takes most of a millisecond of computing, and the snapshot takes longer than that of waiting for the disk: the
 first is done during the second, in a thread of its own, and thrown away with the block if that is not made.
 
-Concurrency: `start` before anything else runs, `foresee` and then `record` in the sequencer's worker thread.
+The log's files follow after the answer, many blocks at once where they come fast: `run`. Where it does not run, they
+are written with every block.
+
+Concurrency: `start` before anything else runs, `foresee` and then `record` in the sequencer's worker thread, `run` and
+`wake` on the trio thread, `close` after all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+import trio
 
 from opfs.core.header import BlockHeader
 from opfs.core.timestamp import parse_time
@@ -30,19 +36,66 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PAUSE_S = 0.02
+"""No block for so long: the files are written."""
+STORE_WITHIN_S = 0.5
+"""They are written after so long even if there was no pause."""
+
 
 class Logbook:
-    """Writes blocks into `transparency_log`; `failure` says why it is behind, None while it is not."""
+    """Writes blocks into `transparency_log`."""
 
     def __init__(self, transparency_log: TransparencyLog, store: SnapshotStore) -> None:
         self.log = transparency_log
-        self.failure: str | None = None
+        self._behind: str | None = None
+        self._unwritten: str | None = None
         self._store = store
         self._signer = ThreadPoolExecutor(1, thread_name_prefix="signer")
         self._foreseen: Future[None] | None = None
+        self._changed = trio.Event()
+        self._is_running = False
+
+    @property
+    def failure(self) -> str | None:
+        """Why the log, or its files, are behind the chain."""
+        return self._behind or self._unwritten
 
     def close(self) -> None:
+        self._store_files()
         self._signer.shutdown()
+
+    def wake(self) -> None:
+        """Tell `run` of a new block."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the files up until cancelled."""
+        self._is_running = True
+        try:
+            while True:
+                await self._changed.wait()
+                with trio.move_on_after(STORE_WITHIN_S):
+                    await self._wait_for_a_pause()
+                self._changed = trio.Event()
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._store_files)
+        finally:
+            self._is_running = False
+
+    async def _wait_for_a_pause(self) -> None:
+        while self._changed.is_set():
+            self._changed = trio.Event()
+            with trio.move_on_after(PAUSE_S):
+                await self._changed.wait()
+
+    def _store_files(self) -> None:
+        try:
+            self.log.store()
+        except OpfsError as error:
+            self._unwritten = str(error)
+            log.warning("the files of the log are behind the chain: %s", error)
+        else:
+            self._unwritten = None
 
     def start(self, blocks: Sequence[BlockName], failsafe: FailSafe) -> None:
         """Compare the log with the chain and append what is missing; enters fail-safe mode where they disagree."""
@@ -51,10 +104,12 @@ class Logbook:
             head = BlockHeader.decode(self._store.read_header(blocks[-1]))
             self.log.append(self._missing(blocks), parse_time(head.time))
         except PoolError as error:
-            self.failure = str(error)
+            self._behind = str(error)
             failsafe.enter(str(error))
         except OpfsError as error:
             self._note_failure(error)
+        else:
+            self._store_files()
 
     def foresee(self, proposal: Proposal) -> None:
         """Begin to sign a block that is about to be durable; returns at once and raises nothing."""
@@ -74,12 +129,14 @@ class Logbook:
             self._note_failure(error)
         except Exception as error:
             log.exception("appending block %s to the log", proposal.name)
-            self.failure = f"a bug: {error!r}"
+            self._behind = f"a bug: {error!r}"
         else:
-            self.failure = None
+            self._behind = None
+            if not self._is_running:
+                self._store_files()
 
     def _note_failure(self, error: OpfsError) -> None:
-        self.failure = str(error)
+        self._behind = str(error)
         log.warning("the log is behind the chain: %s", error)
 
     def _missing(self, blocks: Sequence[BlockName]) -> Iterator[bytes]:

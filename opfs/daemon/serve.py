@@ -71,6 +71,8 @@ async def _run_tasks(parts: Parts, on_ready: Callable[[], None]) -> None:
         await recover(parts.chain, parts.journal, parts.sequencer)
         await finish_rotation(parts)
         nursery.start_soon(parts.deriver.run, name="deriver")
+        parts.sequencer.on_block.append(lambda proposal: parts.logbook.wake())
+        nursery.start_soon(parts.logbook.run, name="logbook")
         await nursery.start(_serve_mount, parts, nursery.cancel_scope)
         nursery.start_soon(parts.scrub.run, name="scrub")
         if parts.witnesses is not None:

@@ -79,6 +79,9 @@ class MemoryLog:
         finally:
             self._appending = False
 
+    def store(self) -> None:
+        """There are no files."""
+
     def add_signatures(self, note: Note) -> bool:
         if self._note is None or note.text != self._note.text:
             return False

@@ -3,7 +3,7 @@
 What lies here is what C2SP tlog-tiles serves, so any web server can. It is derived from the blocks and therefore not
 synced but for full tiles, which are never written again. Nothing half-written is ever visible under a final name.
 
-Concurrency: one thread writes; any number read meanwhile.
+Concurrency: one thread writes at a time, or each under a temporary name of its own; any number read meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ CHECKPOINT = "checkpoint"
 WITNESSED = "checkpoint.witnessed"
 VERIFIER_KEYS = "log.vkey"
 TILES = "tile"
-_NEW = ".new"
 _SUPERSEDED = ".superseded"
 _DIRECTORY = re.compile(r"tile(?:/(?:entries|\d{1,2})(?:/x\d{3})*(?:/\d{3}\.p)?)?\Z", re.ASCII)
 _MAX_BYTES = WIDTH * (2 + MAX_ENTRY_BYTES)
@@ -46,9 +45,10 @@ def _is_file(path: str) -> bool:
 class LogFiles:
     """The directory of a log, which must exist. Raises NotFound, NoSpace or PoolError."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, temporary: str = ".new") -> None:
         self.directory = directory
         self._prefix = f"{directory}/"
+        self._temporary = temporary
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class LogFiles:
         sync_directory(self.directory)
 
     def _replace(self, path: str, data: bytes, *, durable: bool = False) -> None:
-        target, temporary = self._prefix + path, self._prefix + _NEW
+        target, temporary = self._prefix + path, self._prefix + self._temporary
         try:
             write_file(temporary, data, 0o644, durable=durable)
             try:

@@ -3,8 +3,11 @@
 It knows no blocks and no chain: whoever calls it appends the headers in order and decides what to do about a refusal.
 What was signed once is a promise: nothing is signed that is smaller or has another history (format.md, "Log").
 
-Concurrency: `foresee` and `append` are called by one caller, in turns; `append`, `add_signatures` and `use_keys`
-exclude each other; everything else only reads and may run at any time, in any thread.
+Appending changes what is in memory, and full tiles; `store` brings the other files up to it. So a commit does not
+pay for them, and many commits in a row pay once. What is read here is always the newest: whoever reads a file has it
+stored first.
+
+Concurrency: `foresee` and `append` are called by one caller, in turns; the rest may run at any time, in any thread.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from opfs.core.tiles import (
     tiles_between,
 )
 from opfs.errors import IntegrityError, InvalidRequest, NotFound, PoolError
+from opfs.ports import LogFileInfo
 from opfs.tlog.edge import Edge, load_edge
 from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, WITNESSED, LogFiles
 
@@ -47,7 +51,6 @@ if TYPE_CHECKING:
 
     from opfs.core.merkle import Nodes
     from opfs.core.notekeys import Verifier
-    from opfs.ports import LogFileInfo
     from opfs.tlog.keys import KeyPair, KeyStore
 
 log = logging.getLogger(__name__)
@@ -77,7 +80,12 @@ class FileLog:
         self._note: Note | None = None
         self._foreseen: _Foreseen | None = None
         self._promises: list[Checkpoint] = []
+        self._stored: Note | None = None
+        self._stored_size = 0
         self._writing = threading.Lock()
+        self._storing = threading.Lock()
+        """Held while files change; taken before `_writing` by whoever needs both."""
+        self._full_tiles = LogFiles(directory, ".new-full")
 
     @classmethod
     def open(cls, directory: Path, origin: str, store: KeyStore) -> FileLog:
@@ -139,7 +147,7 @@ class FileLog:
 
     def entry(self, index: int) -> bytes:
         """The bytes of one entry; raises NotFound, InvalidRequest or IntegrityError."""
-        return read_entry(index, self.size, self.files.read_tile)
+        return read_entry(index, self.size, self._read_tile)
 
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """The audit path of an entry in the tree of `size`; raises InvalidRequest, NotFound or IntegrityError."""
@@ -156,33 +164,50 @@ class FileLog:
     def _nodes(self, size: int) -> Nodes:
         if not 0 <= size <= self.size:
             raise InvalidRequest(f"the log has {self.size} entries, not {size}")
-        return nodes_from_tiles(size, self.files.read_tile)
+        return nodes_from_tiles(size, self._read_tile)
+
+    def _read_tile(self, tile: Tile) -> bytes:
+        """A tile of this tree or a wider one: from memory at the right edge, else from its file."""
+        edge = self._edge
+        if tile.index == (edge.size >> HEIGHT * max(tile.level, 0)) // WIDTH:
+            return edge.data(tile)
+        return self.files.read_tile(tile)
 
     # --- the files, checked --------------------------------------------------------------------------------
 
     def list_files(self, path: str) -> Mapping[str, LogFileInfo]:
         """What is in a directory of the log; raises NotFound."""
+        self.store()
         return self.files.list_directory(path)
 
     def file_info(self, path: str) -> LogFileInfo:
         """One file or directory of the log; raises NotFound."""
-        return self.files.info(path)
+        self.store()
+        try:
+            return self.files.info(path)
+        except NotFound:
+            size = len(self._partial(_partial_of(path)))
+            return LogFileInfo(size, self.files.info(CHECKPOINT).time_ns)
 
     def read_file(self, path: str) -> bytes:
         """A file of the log; raises NotFound, or IntegrityError where it is not what this log put there."""
+        self.store()
         if path == CHECKPOINT:
-            with self._writing:  # between writing the file and knowing the note they differ
-                return _unchanged(path, self.files.read_checkpoint(), self.checkpoint())
+            with self._storing:
+                return _unchanged(path, self.files.read_checkpoint(), self._stored.encode() if self._stored else b"")
         if path == WITNESSED:
             return self.witnessed()
         if path == VERIFIER_KEYS:
-            with self._writing:
+            with self._storing:
                 return _unchanged(path, self.files.read_verifier_keys(), self._vkeys())
         try:
             tile = Tile.parse(path)
         except InvalidRequest as error:
             raise NotFound(f"the log has no {path}") from error
-        data = self.files.read_exactly(tile)
+        try:
+            data = self.files.read_exactly(tile)
+        except NotFound:
+            return self._partial(_partial_of(path))  # of a size that was passed too fast to be stored, or long ago
         self.check_tile(tile, data)
         return data
 
@@ -192,29 +217,34 @@ class FileLog:
         A tile that is full is checked against the hash of it in the tile above, and so on up to the right edge,
         which is known; one that is not full, or was not, is a beginning of one that is known or can be checked.
         """
+        if tile.is_partial:
+            _unchanged(tile.path, data, self._partial(tile))
+            return
+        size = self.size
+        if (tile.index + 1) * WIDTH > size >> HEIGHT * max(tile.level, 0):
+            raise NotFound(f"the log has no {tile.path}")
+        if tile.level == ENTRIES:
+            hashes = self.files.read_exactly(Tile(0, tile.index))
+            self.check_tile(Tile(0, tile.index), hashes)
+            _unchanged(tile.path, b"".join(map(leaf_hash, decode_bundle(data))), hashes)
+        else:
+            above = tile_of(tile.level + 1, tile.index // WIDTH, size)
+            row = self._read_tile(above)[: above.width * HASH_BYTES]
+            self.check_tile(above, row)
+            hash_of_it = decode_tile(row, above.width)[tile.index % WIDTH]
+            _unchanged(tile.path, root_of_hashes(decode_tile(data, WIDTH)), hash_of_it)
+
+    def _partial(self, tile: Tile) -> bytes:
+        """What a partial tile must be: the beginning of one at the edge, or of a full one that is checked."""
         edge = self._edge
         count = edge.size >> HEIGHT * max(tile.level, 0)
         if tile.index * WIDTH + tile.width > count:
             raise NotFound(f"the log has no {tile.path}")
         if tile.index == count // WIDTH:
-            known = edge.bundle if tile.level == ENTRIES else edge.rows[tile.level]
-        elif tile.is_partial:
-            known = self.files.read_exactly(tile.full)
-            self.check_tile(tile.full, known)
-        elif tile.level == ENTRIES:
-            hashes = self.files.read_exactly(Tile(0, tile.index))
-            self.check_tile(Tile(0, tile.index), hashes)
-            _unchanged(tile.path, b"".join(map(leaf_hash, decode_bundle(data))), hashes)
-            return
-        else:
-            above = tile_of(tile.level + 1, tile.index // WIDTH, edge.size)
-            row = self.files.read_tile(above)
-            self.check_tile(above, row[: above.width * HASH_BYTES])
-            _unchanged(
-                tile.path, root_of_hashes(decode_tile(data, WIDTH)), decode_tile(row, above.width)[tile.index % WIDTH]
-            )
-            return
-        _unchanged(tile.path, data, _beginning(tile, known))
+            return _beginning(tile, edge.data(tile))
+        known = self.files.read_exactly(tile.full)
+        self.check_tile(tile.full, known)
+        return _beginning(tile, known)
 
     # --- appending -------------------------------------------------------------------------------------
 
@@ -228,50 +258,56 @@ class FileLog:
             self._foreseen = _Foreseen(self._keys, checkpoint, time_s, note)
 
     def append(self, headers: Iterable[bytes], time_ns: int) -> None:
-        """Add entries and sign the tree that has them all, with that time; the signed checkpoint is visible on return.
+        """Add entries and sign the tree that has them all, with that time; the checkpoint is the newest on return.
 
         Without entries it signs nothing, except a tree whose checkpoint is missing.
 
-        Raises PoolError, having signed nothing, where that would break a promise; PoolError or NoSpace where files
-        cannot be written: the log has then its old size, and the same call may be made again.
+        Raises PoolError, having signed nothing, where that would break a promise; PoolError or NoSpace where a full
+        tile cannot be written: the log has then its old size, and the same call may be made again.
         """
         with self._writing:
             edge = self._edge.copy()
             old_size = edge.size
-            # A tree's tiles are in place before its checkpoint is.
             for header in headers:
                 for tile, data in edge.push(header):
-                    self.files.write_tile(tile, data)
+                    self._full_tiles.write_tile(tile, data)
                 self._check_promises(edge)
             if edge.size < self.promised_size:
                 raise _broken(f"it signed {self.promised_size} blocks before, the chain has {edge.size}")
             if edge.size == old_size and self._note is not None:
                 return
-            for tile in tiles_between(old_size, edge.size):
-                if tile.is_partial:
-                    self.files.write_tile(tile, edge.data(tile))
-            # After this line: the tiles of a checkpoint that is not there; a crash here leaves them, or the partial
-            # ones torn; repaired by `_load`, which then asks for the headers again.
             self._sign(edge, time_ns)
+            # After this line: a block in the log as everybody here sees it; a crash here leaves the files behind;
+            # repaired by the next start, which appends the same headers and signs the same trees.
             self._edge = edge
-            self._drop_partials(old_size, edge.size)
 
     def _sign(self, edge: Edge, time_ns: int) -> None:
         time_s = time_ns // NS_PER_S
         checkpoint = Checkpoint(self.origin, edge.size, edge.frontier.root)
         foreseen, self._foreseen = self._foreseen, None
         if foreseen and (foreseen.keys, foreseen.checkpoint, foreseen.time_s) == (self._keys, checkpoint, time_s):
-            note = foreseen.note
+            self._note = foreseen.note
         else:
-            note = sign_checkpoint(checkpoint, self._keys.signers, time_s)
-        # Remembered before it is shown: a checkpoint that somebody saw is one that `signed` may lag behind by what
-        # a power cut takes, and by nothing else.
-        self._store.set_signed(checkpoint.size, checkpoint.root)
-        self.files.write_checkpoint(note.encode())
-        # After this line: the log has its new size. A power cut here may bring back an earlier checkpoint; repaired
-        # by the next start, which appends what is missing and signs the same trees.
-        self._note = note
+            self._note = sign_checkpoint(checkpoint, self._keys.signers, time_s)
         self._promises = [checkpoint]
+
+    def store(self) -> None:
+        """Bring the files up to the newest checkpoint; raises PoolError or NoSpace, and may then be called again."""
+        with self._storing:
+            with self._writing:
+                edge, note, old_size = self._edge, self._note, self._stored_size
+            if note is None or note is self._stored:
+                return
+            # A tree's tiles are in place before its checkpoint is, and `signed` says that it was signed before it
+            # shows. After each line: files of a checkpoint that is not there; a crash here leaves them, or torn;
+            # repaired by `_load`, which then asks for the headers again.
+            for tile in tiles_between(old_size, edge.size):
+                if tile.is_partial:
+                    self.files.write_tile(tile, edge.data(tile))
+            self._store.set_signed(edge.size, edge.frontier.root)
+            self.files.write_checkpoint(note.encode())
+            self._stored, self._stored_size = note, edge.size
+            self._drop_partials(old_size, edge.size)
 
     def _check_promises(self, edge: Edge) -> None:
         for promise in self._promises:
@@ -296,23 +332,23 @@ class FileLog:
                 return False
             ours = {(verifier.name, verifier.key_id) for verifier in self._keys.verifiers}
             lines: list[SignatureLine] = [line for line in note.signatures if (line.name, line.key_id) not in ours]
-            joined = self._note.with_signatures(lines)
-            self.files.write_checkpoint(joined.encode())
-            self._note = joined
-            return True
+            self._note = self._note.with_signatures(lines)
+        self.store()
+        return True
 
     def keep_witnessed(self, note: Note) -> None:
         """Keep a checkpoint that had a quorum beside the newest, which may be ahead of it."""
-        with self._writing:
+        with self._storing:
             self.files.write_witnessed(note.encode())
 
     def use_keys(self, keys: KeyPair, time_ns: int) -> None:
         """Sign with other keys from now on, the newest checkpoint included: the tree is the same."""
-        with self._writing:
+        with self._storing, self._writing:
             self._keys = keys
             self._write_verifier_keys()
             if self._note is not None:
                 self._sign(self._edge, time_ns)
+        self.store()
 
     def _write_verifier_keys(self) -> None:
         self.files.write_verifier_keys(self._vkeys())
@@ -352,6 +388,18 @@ class FileLog:
             log.warning("the tiles of the log are damaged and are made again: %s", error)
             return
         self._edge, self._note = edge, opened.note
+        self._stored, self._stored_size = opened.note, edge.size
+
+
+def _partial_of(path: str) -> Tile:
+    """The partial tile of that name; raises NotFound for what is none."""
+    try:
+        tile = Tile.parse(path)
+    except InvalidRequest:
+        tile = None
+    if tile is None or not tile.is_partial:
+        raise NotFound(f"the log has no {path}")
+    return tile
 
 
 def _beginning(tile: Tile, known: bytes) -> bytes:

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from pymerkle import InmemoryTree
 
 from opfs.core.header import BlockHeader
-from opfs.core.note import open_note, parse_checkpoint
+from opfs.core.note import open_note, parse_checkpoint, parse_note
 from opfs.core.notekeys import Verifier
 from opfs.core.tlogproof import parse_tlog_proof
 
@@ -106,6 +107,7 @@ def test_the_keys_are_in_no_block_and_open_to_nobody(opfs):
 def test_kill_9_between_blocks_loses_nothing_of_the_log(fresh):
     for number in range(4):
         fresh.put(f"noop/k{number}", value=number)
+    assert checkpoint_of(fresh).size == 5
     fresh.kill()
     os.unlink(fresh.pool / "@log/checkpoint")
     fresh.opfs("mount")
@@ -115,15 +117,25 @@ def test_kill_9_between_blocks_loses_nothing_of_the_log(fresh):
     assert checkpoint_of(fresh).root == independent_root(entries)
 
 
+def test_the_files_follow_without_anybody_looking(fresh):
+    for number in range(3):
+        fresh.put(f"noop/f{number}", value=number)
+    deadline = time.monotonic() + 30
+    while not (fresh.pool / "@log/tile/entries/000.p/4").exists():
+        assert time.monotonic() < deadline
+    assert bundled_headers(fresh.pool / "@log", 4)[3] == (fresh.mount / "chain/HEAD/block.json").read_bytes()
+
+
 def test_a_changed_file_of_the_log_is_not_handed_out(fresh):
     fresh.put("noop/a", value=1)
+    assert checkpoint_of(fresh).size == 2  # and so it is in the files
     (fresh.pool / "@log/tile/0/000.p/2").write_bytes(bytes(64))
     (fresh.pool / "@log/checkpoint").write_bytes(b"test.example/opfs\n0\n")
     for path in ("tile/0/000.p/2", "checkpoint"):
         with pytest.raises(OSError, match=os.strerror(errno.EUCLEAN)):
             (fresh.mount / "chain/log" / path).read_bytes()
-    with pytest.raises(OSError, match=os.strerror(errno.EUCLEAN)):
-        (fresh.mount / "chain/HEAD/block.tlog-proof").read_bytes()
+    proof = parse_tlog_proof((fresh.mount / "chain/HEAD/block.tlog-proof").read_bytes())
+    assert parse_checkpoint(parse_note(proof.checkpoint).text).size == 2  # the daemon knows better
 
 
 def test_rotated_keys_are_an_event_that_the_old_keys_signed(fresh):

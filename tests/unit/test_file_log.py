@@ -45,6 +45,7 @@ class Place:
     def grown(self, size: int, history: str = "") -> FileLog:
         log = self.open()
         log.append(headers(log.size, size, history), TIME_NS)
+        log.store()
         return log
 
     def files(self) -> dict[str, bytes]:
@@ -72,6 +73,7 @@ def test_a_restart_goes_on_where_it_was(place, size):
     log = place.open()
     assert (log.size, log.root) == (size, tree_root(headers(0, size)))
     log.append(headers(size, size + 2), TIME_NS)
+    log.store()
     assert root_of(log) == tree_root(headers(0, size + 2))
     assert place.open().checkpoint() == log.checkpoint()
 
@@ -82,6 +84,9 @@ def test_one_by_one_or_all_at_once_makes_the_same_tiles(place, tmp_path):
     log = other.open()
     for number in range(600):
         log.append((header(number),), TIME_NS)
+        if number % 7 == 0:
+            log.store()
+    log.store()
     place.grown(600)
     made = {path: data for path, data in place.files().items() if path.startswith("tile/")}
     assert made == {tile.path: log.files.read_exactly(tile) for tile in tiles_of(600)}
@@ -89,17 +94,51 @@ def test_one_by_one_or_all_at_once_makes_the_same_tiles(place, tmp_path):
 
 def test_partial_tiles_of_a_full_one_go_little_by_little(place):
     log = place.open()
-    for number in range(256 + 100):
+    for number in range(513):
         log.append((header(number),), TIME_NS)
-    names = sorted(map(int, os.listdir(place.log / "tile/0/000.p")))
-    assert names == list(range(101, 256))
-    for number in range(356, 513):
-        log.append((header(number),), TIME_NS)
+        log.store()
+        if number + 1 == 256 + 100:
+            assert sorted(map(int, os.listdir(place.log / "tile/0/000.p"))) == list(range(101, 256))
     assert not (place.log / "tile/0/000.p").exists()
     assert not (place.log / "tile/entries/000.p").exists()
     log.append((header(513),), TIME_NS)
     for size in (1, 255, 256, 257, 400, 511, 513, 514):
         assert log.root_at(size) == tree_root(headers(0, size))
+
+
+def test_partial_tiles_that_were_never_stored_can_be_read(place):
+    log = place.grown(300)
+    for width in (1, 43, 44, 256):
+        for level in ("0", "entries"):
+            path = f"tile/{level}/000.p/{width}" if width < 256 else f"tile/{level}/000"
+            data = log.read_file(path)
+            assert log.file_info(path).size == len(data)
+            assert log.read_file(f"tile/{level}/000").startswith(data)
+    assert log.read_file("tile/0/001.p/7") == b"".join(leaf_hash(entry) for entry in headers(256, 263))
+    for path in ("tile/0/001.p/45", "tile/0/002.p/1", "tile/1/000.p/2", "tile/2/000.p/1", "tile/0/001"):
+        with pytest.raises(NotFound):
+            log.read_file(path)
+        with pytest.raises(NotFound):
+            log.file_info(path)
+
+
+def test_many_blocks_are_stored_at_once_and_whoever_looks_sees_the_newest(place):
+    log = place.grown(10)
+    for number in range(10, 20):
+        log.append((header(number),), TIME_NS)
+    assert not (place.log / "tile/0/000.p/20").exists()
+    assert log.read_file("checkpoint") == log.checkpoint() == (place.log / "checkpoint").read_bytes()
+    assert (place.log / "tile/0/000.p/20").exists()
+    assert place.store().signed() == (20, tree_root(headers(0, 20)))
+
+
+def test_a_kill_between_block_and_files_is_caught_up(place):
+    log = place.grown(10)
+    log.append(headers(10, 13), TIME_NS)
+    again = place.open()
+    assert again.size == 10
+    again.append(headers(10, 13), TIME_NS)
+    assert root_of(again) == root_of(log)
 
 
 def test_an_earlier_size_is_proved_though_its_partial_tiles_were_never_made(place):
@@ -117,23 +156,45 @@ def test_everything_derived_may_be_lost_and_comes_back_the_same(place):
     log = place.open()
     assert (log.size, log.promised_size) == (0, 600)
     log.append(headers(0, 600), TIME_NS)
+    log.store()
     assert place.files() == before
 
 
-def test_a_failed_write_leaves_the_old_size_and_may_be_repeated(place, monkeypatch):
-    log = place.grown(10)
-    checkpoint = log.checkpoint()
-
+@pytest.fixture
+def full_disk(monkeypatch):
     def full(self, tile, data):
         raise NoSpace("the pool is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LogFiles, "write_tile", full)
-        with pytest.raises(NoSpace):
-            log.append(headers(10, 12), TIME_NS)
-    assert (log.size, log.checkpoint()) == (10, checkpoint)
+        yield lambda: patch.setattr(LogFiles, "write_tile", full), patch.undo
+
+
+def test_a_full_tile_that_cannot_be_written_leaves_the_old_size_and_may_be_repeated(place, full_disk):
+    fill, free = full_disk
+    log = place.grown(255)
+    checkpoint = log.checkpoint()
+    fill()
+    with pytest.raises(NoSpace):
+        log.append(headers(255, 257), TIME_NS)
+    assert (log.size, log.checkpoint()) == (255, checkpoint)
+    free()
+    log.append(headers(255, 257), TIME_NS)
+    assert root_of(log) == tree_root(headers(0, 257))
+
+
+def test_files_that_cannot_be_written_are_written_later(place, full_disk):
+    fill, free = full_disk
+    log = place.grown(10)
+    checkpoint = (place.log / "checkpoint").read_bytes()
     log.append(headers(10, 12), TIME_NS)
-    assert root_of(log) == tree_root(headers(0, 12))
+    fill()
+    with pytest.raises(NoSpace):
+        log.store()
+    assert (log.size, (place.log / "checkpoint").read_bytes()) == (12, checkpoint)
+    free()
+    log.store()
+    assert (place.log / "checkpoint").read_bytes() == log.checkpoint()
+    assert place.open().size == 12
 
 
 @pytest.mark.parametrize(
@@ -151,6 +212,7 @@ def test_files_torn_by_a_power_cut_are_made_again(place, torn, how, caplog):
     log = place.open()
     if log.size == 0:
         log.append(headers(0, 300), TIME_NS)
+        log.store()
         assert place.files() == before
     assert root_of(log) == tree_root(headers(0, 300))
     log.append(headers(300, 301), TIME_NS)
@@ -196,6 +258,7 @@ def test_accepting_sets_aside_and_starts_anew(place):
     place.store().forget_signed()
     log = place.open()
     log.append(headers(0, 3, history="b"), TIME_NS)
+    log.store()
     assert root_of(log) == tree_root(headers(0, 3, history="b"))
     assert (place.log / "checkpoint.superseded-0").exists()
     LogFiles(place.log).set_aside()
@@ -283,6 +346,7 @@ def test_an_old_partial_tile_is_checked_against_the_full_one(place):
     log = place.open()
     for number in range(300):
         log.append((header(number),), TIME_NS)
+        log.store()
     path = place.log / "tile/entries/000.p/200"
     assert log.read_file("tile/entries/000.p/200") == path.read_bytes()
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -373,6 +437,7 @@ def test_rotation_keeps_old_checkpoints_verifying(place):
         open_note(log.checkpoint(), old_keys)
     assert open_note(old_checkpoint, log.verifiers)
     log.append((header(3),), TIME_NS)
+    log.store()
     again = place.open()
     assert (again.size, again.verifiers) == (4, log.verifiers)
     assert again.read_file("log.vkey").decode().splitlines() == [verifier.vkey for verifier in log.verifiers]
