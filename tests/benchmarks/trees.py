@@ -3,8 +3,8 @@
     scripts/bench trees [--elements 1000 10000 100000] [--blocks 100 1000 10000 100000] [--rounds 2000] [--json FILE]
 
 Both must be flat. Sizes are measured in turns, so that the machine's noise hits all alike. The log is the real one,
-with its keys and files on btrfs; it is filled in one append and measured block by block, signatures included, as a
-commit does it. `signed ahead` is what of it a commit waits for, because signing is done while the snapshot is made.
+with its keys and files on btrfs; it is filled in one append and measured block by block, signatures included. `signed
+ahead` is what of it a commit waits for, because signing is done while the snapshot is made; `files` follow a commit.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ class Log:
 
     def __init__(self, directory: Path, blocks: int) -> None:
         self.size = blocks
-        self.whole, self.ahead = Sample(), Sample()
+        self.whole, self.ahead, self.files = Sample(), Sample(), Sample()
         (directory / "log").mkdir(parents=True)
         self._log = FileLog.open(directory / "log", ORIGIN, KeyStore(directory / "keys", ORIGIN))
         self._log.append(self._headers(blocks), time.time_ns())
+        self._log.store()
 
     def turn(self, count: int) -> None:
         for round_ in range(count):
@@ -78,6 +79,7 @@ class Log:
                 self.ahead.measure(lambda header=header, now_ns=now_ns: self._log.append((header,), now_ns))
             else:
                 self.whole.measure(lambda header=header, now_ns=now_ns: self._log.append((header,), now_ns))
+            self.files.measure(self._log.store)
 
     def _headers(self, count: int) -> Iterator[bytes]:
         for height in range(self._log.size, self._log.size + count):
@@ -135,13 +137,17 @@ def main() -> None:
     print(format_table(("", "p50", "p99"), rows))
     print("\nLog: one block appended, in microseconds\n")
     rows = [
-        [f"{log.size:,} blocks", *(microseconds(sample, p) for sample in (log.whole, log.ahead) for p in (50, 99))]
+        [
+            f"{log.size:,} blocks",
+            *(microseconds(sample, p) for sample in (log.whole, log.ahead, log.files) for p in (50, 99)),
+        ]
         for log in logs
     ]
-    print(format_table(("", "p50", "p99", "signed ahead p50", "p99"), rows))
+    print(format_table(("", "p50", "p99", "signed ahead p50", "p99", "files p50", "p99"), rows))
     verdicts = [
         flat("state tree, largest to smallest", states[0].sample, states[-1].sample),
         flat("log, largest to smallest", logs[0].whole, logs[-1].whole),
+        flat("files of the log, largest to smallest", logs[0].files, logs[-1].files),
         Verdict("log, what a commit waits for", logs[-1].ahead.p50_ms, 1.0, "ms"),
     ]
     print(f"\n{format_table(VERDICT_HEADINGS, [verdict.cells() for verdict in verdicts])}")
