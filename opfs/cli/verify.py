@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opfs.core.audit import Finding
 
 WRONG_EXIT_CODE = 5
-SAVE_EVERY_S = 5.0
+SAVE_EVERY_S = 1.0
 MAX_WORKERS = 8
 
 

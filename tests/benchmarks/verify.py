@@ -103,6 +103,7 @@ def fill(pool: Path, load: Load) -> None:
     with BtrfsSnapshotStore(pool) as store:
         log = FileLog.open(pool / "@log", ORIGIN, KeyStore(pool / KEYS, ORIGIN))
         log.append((store.read_header(name) for name in store.list_blocks()), time.time_ns())
+        log.store()
 
 
 def documents_of(pool: Path) -> list[str]:

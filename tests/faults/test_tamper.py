@@ -48,6 +48,7 @@ class Victim:
             opfs.put(f"noop/e{number}", n=number, again=True)
         os.unlink(opfs.path("noop/e3"))
         self.blocks = opfs.blocks()
+        (opfs.mount / "chain" / "log" / "checkpoint").read_bytes()  # waits for the files of the log
         if FEATURES["model"]() is None:
             (opfs.mount / "search" / "similar" / "all").read_bytes()  # waits for the index, which reads the blocks
 
