@@ -109,7 +109,8 @@ class ChainAudit:
 
     def skip(self, name: BlockName, header: bytes, events: bytes) -> None:
         """Take in a block that an earlier pass has checked; its documents are learned from the next one."""
-        self.previous, self.previous_name = BlockHeader.decode(header), name
+        decoded = BlockHeader.decode(header)
+        self.previous, self.previous_name = decoded if decoded.name == name else None, name
         self.tips.update((event.id, event.hash) for event in decode_events(events))
         self.documents = None
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from opfs.commit.verify import StoreReader, Verification, check_chain
 
-HISTORY = History(Path(tempfile.mkdtemp(prefix="opfs-unit-")), elements=6, blocks=24)
+with tempfile.TemporaryDirectory() as directory:
+    HISTORY = History(Path(directory), elements=6, blocks=24)
 BLOCKS = dict(HISTORY.store.blocks)
 NAMES = sorted(BLOCKS)
 FILES = [(name, path, content) for name in NAMES for path, content in HISTORY.files(name) if content]
@@ -92,6 +93,18 @@ def test_beginning_in_the_middle_is_as_good(since):
         name, path, content = next(file for file in reversed(FILES) if file[0].height >= since)
         HISTORY.change(name, path, content + b" ")
         assert {finding.block for finding in findings(since=since)} == {name}
+
+
+@given(since=st.integers(1, len(NAMES) - 1), data=st.data())
+def test_what_was_wrong_before_the_beginning_is_not_held_against_what_comes_after(since, data):
+    """An earlier pass has named it."""
+    name = data.draw(st.sampled_from(NAMES[:since]))
+    HISTORY.store.blocks = dict(BLOCKS)
+    HISTORY.change(name, "block.json", BLOCKS[name].header.replace(b'"time":"2', b'"time":"3'))
+    assert findings(since=since) == []
+    HISTORY.store.blocks = dict(BLOCKS)
+    HISTORY.change(name, "events.jsonl", b"{}\n")
+    assert findings(since=since) == []
 
 
 def test_a_document_of_the_layer_is_named():
