@@ -38,7 +38,7 @@ MAX_BLOCKS_PER_STEP = 32
 EVENTS_PER_APPEND = 64
 # Embedding beside the writers made one writer a third slower and 64 writers a fifth (docs/design/performance.md).
 QUIET_S = 0.25
-MAX_LAG = 2000
+MAX_LAG = 10_000
 
 
 class Deriver:

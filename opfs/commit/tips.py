@@ -42,7 +42,7 @@ class Tips:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tips: dict[ElementId, Tip] = {}
-        self._unwritten: list[bytes] = []
+        self._unwritten: list[tuple[ElementId, Tip]] = []
         self._is_broken = False
         self.next_seq = 0
         """Every event with a lower seq has been taken in."""
@@ -58,7 +58,7 @@ class Tips:
             if tip.seq != self.next_seq:
                 raise ValueError(f"event {tip.seq} does not follow event {self.next_seq - 1}")
             self._tips[id] = tip
-            self._unwritten.append(_line(id, tip))
+            self._unwritten.append((id, tip))
             self.next_seq += 1
 
     def flush(self) -> None:
@@ -67,12 +67,12 @@ class Tips:
         A failure fails nobody: the file ends there, because a gap in it could not be told from a compacted
         part, and the next start reads the rest out of the blocks.
         """
-        lines, self._unwritten = self._unwritten, []
+        tips, self._unwritten = self._unwritten, []
         if self._is_broken:
             return
         # After this line: the tips are in the page cache; a crash here or before loses lines at the end of the
         # file; repaired by load_chain, which reads the events from next_seq on out of the blocks.
-        data = b"".join(lines)
+        data = b"".join(_line(id, tip) for id, tip in tips)
         try:
             self._is_broken = os.write(self._file, data) < len(data)
         except OSError as error:

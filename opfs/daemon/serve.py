@@ -38,7 +38,7 @@ log = logging.getLogger("opfs")
 DRAIN_TIMEOUT_S = 60.0
 # The commit path hands small pieces of work to threads. With the default of 5 ms each hand-over could wait
 # that long for the interpreter's lock while the trio thread is busy with other writers.
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0001
 
 
 def run(config: Config, *, on_ready: Callable[[], None]) -> None:
