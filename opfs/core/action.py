@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from opfs.core.printable import show_json
+
+_SHOWN = 200
+
 Document = Mapping[str, Any]
 """A parsed desired-state or observed-state document of one element, in the plugin's schema's shape."""
 
@@ -105,4 +109,9 @@ class Difference:
     observed: Any
 
     def __str__(self) -> str:
-        return f"{self.pointer or '/'}: wanted {self.desired!r}, found {self.observed!r}"
+        return f"{self.pointer or '/'}: wanted {_shown(self.desired)}, found {_shown(self.observed)}"
+
+
+def _shown(value: Any) -> str:
+    """A value in one line; of a long one, as the text of a file, its beginning."""
+    return "nothing" if value is None else show_json(value, _SHOWN)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from opfs.core.erasure import erased_content
 from opfs.core.event import Event, decode_events
 from opfs.core.header import GENESIS_PREV, BlockHeader
 from opfs.core.merkle import tree_root
@@ -53,7 +54,9 @@ class BlockBytes:
 
     `contents` holds the hashes of the documents that were read: all of `documents`, unless this is a sample.
     `unreadable` says why what should be read could not be: documents, the header or the events (then empty).
-    `foreign` lists everything in the block that no block has.
+    `foreign` lists everything in the block that no block has. Of a block that `is_archived` there are only the
+    documents that its own events set: the others are those of the blocks before it. `erased` are documents of which
+    only the hash is left, and the block that is said to have erased them.
     """
 
     name: BlockName
@@ -63,6 +66,8 @@ class BlockBytes:
     contents: Mapping[str, bytes]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
+    is_archived: bool = False
+    erased: Mapping[str, BlockName] = field(default_factory=dict)
 
     @property
     def is_sample(self) -> bool:
@@ -87,6 +92,10 @@ class ChainAudit:
     tree: StateTree = field(default_factory=StateTree)
     is_complete: bool = True
     """Whether `tips` holds every element that ever was."""
+    missing: dict[tuple[BlockName, bytes], list[tuple[BlockName, str]]] = field(default_factory=dict)
+    """What is said to have been erased: by the block that did it and its hash, where it was. See `unproved`."""
+    erasures: set[tuple[BlockName, bytes]] = field(default_factory=set)
+    """The blocks whose events erase something, and its hash."""
 
     def check(self, block: BlockBytes) -> Iterator[Finding]:
         """Every disagreement of the block; it is then the one that the next follows."""
@@ -105,13 +114,28 @@ class ChainAudit:
             yield from (Finding(name, EVENTS, "event", text) for text in self._check_events(events, header))
         yield from (Finding(name, path, "name", "no block has such a file") for path in block.foreign)
         yield from self._check_documents(block, header, None if problem else events)
+        for path, eraser in block.erased.items():
+            self.missing.setdefault((eraser, block.contents[path]), []).append((name, STATE + path))
+        self.note_erasures(name, events)
         self.previous, self.previous_name = header, name
+
+    def note_erasures(self, name: BlockName, events: Iterable[Event]) -> None:
+        """Take in what the events of a block erase."""
+        self.erasures.update((name, content) for event in events if (content := erased_content(event)) is not None)
+
+    def unproved(self) -> Iterator[tuple[BlockName, list[tuple[BlockName, str]]]]:
+        """By the block that should have erased it, what is missing though no event of that block erases it."""
+        for (eraser, content), places in self.missing.items():
+            if (eraser, content) not in self.erasures:
+                yield eraser, places
 
     def skip(self, name: BlockName, header: bytes, events: bytes) -> None:
         """Take in a block that an earlier pass has checked; its documents are learned from the next one."""
         decoded = BlockHeader.decode(header)
         self.previous, self.previous_name = decoded if decoded.name == name else None, name
-        self.tips.update((event.id, event.hash) for event in decode_events(events))
+        decoded_events = decode_events(events)
+        self.tips.update((event.id, event.hash) for event in decoded_events)
+        self.note_erasures(name, decoded_events)
         self.documents = None
 
     def skip_unreadable(self, name: BlockName) -> None:
@@ -196,14 +220,17 @@ class ChainAudit:
         self, block: BlockBytes, header: BlockHeader | None, events: tuple[Event, ...] | None
     ) -> Iterator[Finding]:
         """Three things say what the documents are: the files, the events and the header's root. Two that agree win."""
-        said = None if self.documents is None or events is None else _after(self.documents, events)
+        # before genesis there was nothing
+        before = {} if self.documents is None and block.name.height == 0 else self.documents
+        said = None if before is None or events is None else _after(before, events)
         if said is not None:
             tree = self._tree_of(said)
             if header is None or tree.root.hex() == header.state_root:
-                yield from _compare(block, said)
+                yield from _compare_changed(block, events or ()) if block.is_archived else _compare(block, said)
                 yield from self._move(block.name, said, tree, header)
                 return
-        if header is not None and not block.is_sample and len(block.contents) == len(block.documents):
+        is_whole = not block.is_archived and not block.is_sample and len(block.contents) == len(block.documents)
+        if header is not None and is_whole:
             tree = self._tree_of(block.contents)
             if tree.root.hex() == header.state_root:
                 yield from (Finding(block.name, EVENTS, "event", text) for text in _untold(block, said, events or ()))
@@ -220,7 +247,7 @@ class ChainAudit:
         said: Mapping[str, bytes] | None,
     ) -> Iterator[Finding]:
         """No two agree, or there is nothing to compare with: say as much as is known."""
-        if said is not None:
+        if said is not None and not block.is_archived:
             yield from _compare(block, said)
         elif events is not None:
             yield from _compare_changed(block, events)

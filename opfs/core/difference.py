@@ -54,6 +54,12 @@ def diff_documents(old: Document | None, new: Document | None) -> tuple[KeyChang
     return tuple(KeyChange(join_pointer(path), before, after) for path, before, after in ordered)
 
 
+def leaves(document: Document) -> dict[str, Any]:
+    """Every value that `diff_documents` compares as a whole, by JSON pointer, in its order; also empty objects."""
+    ordered = sorted(_leaves((), document), key=lambda leaf: [_natural(part) for part in leaf[0]])
+    return {join_pointer(path): value for path, value in ordered}
+
+
 def is_secret(value: Any) -> bool:
     """Whether a value stands for a secret that is kept elsewhere."""
     return isinstance(value, Mapping) and "$secret" in value
@@ -77,6 +83,14 @@ def _changes(path: tuple[str, ...], old: Document, new: Document) -> Iterator[tu
             yield from _changes((*path, key), before, after)
         elif not same_json(before, after):
             yield (*path, key), before, after
+
+
+def _leaves(path: tuple[str, ...], document: Document) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in document.items():
+        if _has_keys(value) and value:
+            yield from _leaves((*path, key), value)
+        else:
+            yield (*path, key), value
 
 
 def _has_keys(value: Any) -> bool:

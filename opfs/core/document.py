@@ -49,13 +49,14 @@ class Completeness(Enum):
     PREFIX = "prefix"
 
 
-def parse_document(content: bytes) -> Document:
+def parse_document(content: bytes, *, limit_bytes: int = MAX_DOCUMENT_BYTES, limit_depth: int = MAX_DEPTH) -> Document:
     """The document that `content` is: exactly one JSON object, in UTF-8, with white space around it at most.
 
     Raises TooLarge, or InvalidRequest with the spot, for all else: also for a byte order mark, a duplicate
-    key, NaN, an infinity, an integer beyond 64 bits, nesting beyond MAX_DEPTH.
+    key, NaN, an infinity, an integer beyond 64 bits, nesting beyond `limit_depth`. The limits are those of one
+    element; a file that holds many has its own.
     """
-    _check_size(content)
+    _check_size(content, limit_bytes)
     if not content.strip(_SPACE):
         raise InvalidRequest(
             "the document is empty", hint='write one JSON object, e.g. {"key": "value"}', location=location_at(b"", 0)
@@ -65,8 +66,8 @@ def parse_document(content: bytes) -> Document:
         document = _parse(content)
     except ValueError as error:
         raise _refusal(content, str(error)) from None
-    if content.count(b"{") + content.count(b"[") > MAX_DEPTH:
-        _check_depth(content)
+    if content.count(b"{") + content.count(b"[") > limit_depth:
+        _check_depth(content, limit_depth)
     if _MAYBE_EXTREME_NUMBER.search(content):
         _check_numbers(content, document)
     return cast("Document", document)
@@ -103,10 +104,10 @@ def _parse(content: bytes) -> Any:
     return jiter.from_json(content, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
 
 
-def _check_size(content: bytes) -> None:
-    if len(content) > MAX_DOCUMENT_BYTES:
+def _check_size(content: bytes, limit_bytes: int = MAX_DOCUMENT_BYTES) -> None:
+    if len(content) > limit_bytes:
         raise TooLarge(
-            f"the document is {len(content):,} bytes long", hint=f"a document has at most {MAX_DOCUMENT_BYTES:,} bytes"
+            f"the document is {len(content):,} bytes long", hint=f"a document has at most {limit_bytes:,} bytes"
         )
 
 
@@ -164,11 +165,11 @@ def _open_brackets(content: bytes, limit: int) -> list[int]:
     return stack
 
 
-def _check_depth(content: bytes) -> None:
-    stack = _open_brackets(content, MAX_DEPTH + 1)
-    if len(stack) > MAX_DEPTH:
+def _check_depth(content: bytes, limit_depth: int = MAX_DEPTH) -> None:
+    stack = _open_brackets(content, limit_depth + 1)
+    if len(stack) > limit_depth:
         raise InvalidRequest(
-            f"the document is nested deeper than {MAX_DEPTH} levels",
+            f"the document is nested deeper than {limit_depth} levels",
             hint="flatten it: objects and arrays stand in one another at most that often",
             location=location_at(content, stack[-1]),
         )

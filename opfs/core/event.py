@@ -14,6 +14,8 @@ from opfs.errors import IntegrityError, InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from opfs.core.names import BlockName
+
 FORMAT_VERSION = 1
 MAX_MESSAGE_BYTES = 4096
 _FIELDS = frozenset(
@@ -92,6 +94,21 @@ class Event:
         except (ValueError, TypeError, RecursionError, InvalidRequest) as error:
             raise IntegrityError(f"not an event: {error}") from error
         return event
+
+
+def clip_message(text: str) -> str:
+    """As much of `text` as a message may hold, with half surrogates, which have no UTF-8, replaced."""
+    return text.encode(errors="replace")[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+
+
+def event_line(block: BlockName, encoded: bytes) -> bytes:
+    """The event's line in the stream of events: its canonical bytes with the name of its block put before."""
+    return b'{"block":"' + str(block).encode() + b'",' + encoded[1:] + b"\n"
+
+
+def pending_line(encoded: bytes) -> bytes:
+    """The line of an event that is in no block yet."""
+    return b'{"block":null,' + encoded[1:] + b"\n"
 
 
 def encode_events(events: tuple[Event, ...]) -> bytes:

@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from opfs.core.known_keys import KnownKeys
+from opfs.core.outline import resolve
 from opfs.core.position import join_pointer
 from opfs.core.printable import clip, printable, show_json
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from opfs.core.action import Document
 
 _SHOWN = 60
+_EXAMPLE_SHOWN = 240  # cut short it could not be copied
 _OPTIONS_SHOWN = 12
 _PATTERN_SHOWN = 100
 
@@ -49,13 +51,17 @@ class Weight(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What to tell of one error; `at_key` says that the key at `pointer` is at fault, not its value."""
+    """What to tell of one error; `at_key` says that the key at `pointer` is at fault, not its value.
+
+    `missed` is the pointer of a key that is not there: the one that is missing, or that a misspelt one was meant for.
+    """
 
     weight: Weight
     pointer: str
     reason: str
     hint: str = ""
     at_key: bool = False
+    missed: str = ""
 
 
 def describe(error: jsonschema_rs.ValidationError, schema: Mapping[str, Any], document: Document) -> Fault:
@@ -71,15 +77,22 @@ class _Description:
         self.kind: Any = error.kind
         self.root = schema
         self.document = document
-        self.path: list[str | int] = list(error.instance_path)
-        self.pointer = join_pointer(self.path)
+        self.path: list[str | int] = []
         value: Any = document
-        for part in self.path:
+        for step in error.instance_path:
+            # The validator's path has numbers for keys of digits, and leaves out keys that are empty strings.
+            part = str(step) if isinstance(value, dict) else step
+            while isinstance(value, dict) and part not in value and "" in value:
+                value = value[""]
+                part = step if isinstance(value, list) else str(step)
+                self.path.append("")
             value = value[part]
+            self.path.append(part)
+        self.pointer = join_pointer(self.path)
         self.value = value
         # for a false schema the path ends at the schema itself, else at the keyword
         steps = list(error.evaluation_path)
-        self.schemas = _schemas_about(schema, steps if self.kind.name == "falseSchema" else steps[:-1])
+        self.schemas, self.parents = _schemas_about(schema, steps if self.kind.name == "falseSchema" else steps[:-1])
 
     def fault(self) -> Fault:
         if self._is_secret() and not isinstance(self.value, dict):
@@ -123,7 +136,8 @@ class _Description:
         hint = f"did you mean '{good[key]}'?" if good else f"known keys: {listing}" if listing else "leave it out"
         weight = Weight.MISSPELT_KEY if good else Weight.UNKNOWN_KEY
         pointer = join_pointer([*self.path, key])
-        return Fault(weight, pointer, f"unknown key {_quoted(key)}{where}", hint, at_key=True)
+        missed = join_pointer([*self.path, good[key]]) if good else ""
+        return Fault(weight, pointer, f"unknown key {_quoted(key)}{where}", hint, at_key=True, missed=missed)
 
     def _wrong_type(self, types: Sequence[str]) -> Fault:
         wanted = " or ".join(_with_article(name) for name in types)
@@ -156,21 +170,35 @@ class _Description:
                 if isinstance(found := part.get("properties", {}).get(key), dict):
                     example = _first_example(list(self._parts(found)), example)
         hint = f"add {show_json(key, _SHOWN)}: {show_json(example, _SHOWN)}" if example is not None else ""
-        return self._fault(Weight.MISSING, f"{_quoted(key)} is missing{where}", hint)
+        reason = f"{_quoted(key)} is missing{where}"
+        return Fault(Weight.MISSING, self.pointer, reason, hint, missed=join_pointer([*self.path, key]))
 
     def _no_form_fits(self) -> Fault:
         forms = [form for form in self.kind.context if form]
         if len(forms) < len(self.kind.context):
             return self._fault(Weight.OTHER, f"{self._name()} fits more than one of the forms it may have")
-        near = [form for form in forms if not any(self._is_own_type(error) for error in form)]
+        near = [form for form in forms if not any(self._wanted_types(error) for error in form)]
         if not near:
-            types = [name for form in forms for error in form if self._is_own_type(error) for name in _types_of(error)]
+            types = [name for form in forms for error in form for name in self._wanted_types(error)]
             return self._wrong_type(list(dict.fromkeys(types)))
         faults = [describe(error, self.root, self.document) for form in near for error in form]
         return min(faults, key=lambda fault: fault.weight)
 
-    def _is_own_type(self, error: jsonschema_rs.ValidationError) -> bool:
-        return error.kind.name == "type" and list(error.instance_path) == self.path
+    def _wanted_types(self, error: jsonschema_rs.ValidationError) -> Sequence[str]:
+        """The types that an error asks of this very value, which has another one; none for any other error."""
+        kind: Any = error.kind
+        if list(error.instance_path) != self.path:
+            return ()
+        match kind.name:
+            case "type":
+                types: Sequence[str] = kind.types
+                return types
+            case "enum" | "const":
+                options = kind.options if kind.name == "enum" else [kind.expected_value]
+                names = [_type_of(option) for option in options]
+                return () if _type_of(self.value) in names else names
+            case _:
+                return ()
 
     def _bad_key_name(self) -> Fault:
         key = str(self.kind.error.instance)
@@ -229,10 +257,20 @@ class _Description:
         example = _first_example(parts, None)
         if example is None:
             example = {key: value for part in parts for key, value in self._required_examples(part)} or None
+        if example is None:
+            example = self._part_of_the_parent_s()
         if example is not None:
-            return f"e.g. {self._written(show_json(example, _SHOWN))}"
+            return f"e.g. {self._written(show_json(example, _EXAMPLE_SHOWN))}"
         description = self._schema_value("description", "").partition(". ")[0]
         return f"the schema says: {clip(printable(description), 160)}" if description else ""
+
+    def _part_of_the_parent_s(self) -> Any:
+        """What stands in the parent's example where the value stands; items of an array seldom have their own."""
+        example = _first_example([part for schema in self.parents for part in self._parts(schema)], None)
+        part = self.path[-1] if self.path else ""
+        if isinstance(example, dict):
+            return example.get(part)
+        return example[0] if isinstance(example, list) and example and isinstance(part, int) else None
 
     def _required_examples(self, schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         properties = schema.get("properties", {})
@@ -259,21 +297,27 @@ class _Description:
         inner += [part for keyword in ("allOf", "anyOf", "oneOf") for part in schema.get(keyword, [])]
         inner += schema.get("dependentSchemas", {}).values()
         if "$ref" in schema:
-            inner.append(_resolve(self.root, schema["$ref"]))
+            inner.append(resolve(self.root, schema["$ref"]))
         for part in inner:
             if isinstance(part, dict):
                 yield from self._parts(part, depth + 1)
 
 
-def _schemas_about(root: Mapping[str, Any], steps: Sequence[str | int]) -> list[Mapping[str, Any]]:
-    """The schemas on an evaluation path that speak about the value at its end, outermost first."""
+def _schemas_about(
+    root: Mapping[str, Any], steps: Sequence[str | int]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The schemas on an evaluation path that speak about the value at its end, and those about its parent.
+
+    Each outermost first.
+    """
     found: list[Mapping[str, Any]] = [root]
+    parents: list[Mapping[str, Any]] = []
     at: Any = root
     step: Any
     is_map = is_deeper = False
     for step in steps:
         if step == "$ref" and not is_map:
-            at = _resolve(root, at.get("$ref", "") if isinstance(at, dict) else "")
+            at = resolve(root, at.get("$ref", "") if isinstance(at, dict) else "")
         else:
             at = at[step] if isinstance(at, dict | list) else None
             if not is_map:
@@ -283,19 +327,11 @@ def _schemas_about(root: Mapping[str, Any], steps: Sequence[str | int]) -> list[
                     continue  # not a schema: the next step picks one
         is_map = False
         if is_deeper:
-            found.clear()
+            found, parents = [], found
             is_deeper = False
         if isinstance(at, dict):
             found.append(at)
-    return found
-
-
-def _resolve(root: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
-    """What a reference within the same schema (`#/$defs/network`) points to; {} for any other."""
-    at: Any = root
-    for part in reference.removeprefix("#").split("/")[1:]:
-        at = at.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(at, dict) else {}
-    return at if isinstance(at, dict) and reference.startswith("#") else {}
+    return found, parents
 
 
 def _first_example(schemas: Sequence[Mapping[str, Any]], default: Any) -> Any:
@@ -305,10 +341,10 @@ def _first_example(schemas: Sequence[Mapping[str, Any]], default: Any) -> Any:
     return next((schema["default"] for schema in schemas if "default" in schema), default)
 
 
-def _types_of(error: jsonschema_rs.ValidationError) -> Sequence[str]:
-    kind: Any = error.kind
-    types: Sequence[str] = kind.types
-    return types
+def _type_of(value: Any) -> str:
+    """The JSON type of a value, numbers of both kinds as one."""
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
 
 
 def _with_article(name: str) -> str:

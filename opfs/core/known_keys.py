@@ -22,7 +22,7 @@ _NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]*)\Z")
 # What plugins write for numbered keys: ^net[0-9]$, ^(net|mp)\d+$, ^eth[0-9]{1,2}$, ^mp(0|[1-9][0-9]*)$
 _NUMBERED_PATTERN = re.compile(
     r"\^\(?(?:\?:)?(?P<stems>[A-Za-z_-]+(?:\|[A-Za-z_-]+)*)\)?"
-    r"(?P<digits>\[0-9\]|\\d|\(0\|\[1-9\]\[0-9\]\*\)|\(\?:0\|\[1-9\]\[0-9\]\*\)|\[1-9\]\[0-9\]\*)"
+    r"(?P<digits>\[0-9\]|\\d|\((?:\?:)?0\|\[1-9\]\[0-9\](?:\*|\{[0-9,]+\})\)|\[1-9\]\[0-9\]\*)"
     r"(?P<count>[+*?]|\{[0-9]+(?:,[0-9]*)?\})?\$\Z"
 )
 
@@ -43,7 +43,7 @@ class KnownKeys:
             if may_write and name not in self.names:
                 self.names.append(name)
         for pattern in schema.get("patternProperties", {}):
-            families = list(_families_of(pattern))
+            families = list(families_of(pattern))
             self.families.extend(families)
             if not families:
                 self.patterns.append(pattern)
@@ -53,7 +53,7 @@ class KnownKeys:
         if len(key) > _LONGEST_COMPARED:
             return None
         candidates = {_plain(name): name for name in reversed(self.names)}
-        stem, number = _split_number(key)
+        stem, number = split_number(key)
         for family_stem, pattern, listed in self.families:
             own = f"{family_stem}{number}"
             candidates.setdefault(_plain(family_stem + number), own if pattern.match(own) else listed)
@@ -77,12 +77,14 @@ def _plain(key: str) -> str:
     return re.sub(r"[_\-. ]", "", key).lower()
 
 
-def _split_number(key: str) -> tuple[str, str]:
+def split_number(key: str) -> tuple[str, str]:
+    """The stem and the number of a key such as net0; "0" where it has none."""
     match = _NUMBERED.match(key)
     return (match[1], match[2]) if match else (key, "0")
 
 
-def _families_of(pattern: str) -> Iterable[tuple[str, re.Pattern[str], str]]:
+def families_of(pattern: str) -> Iterable[tuple[str, re.Pattern[str], str]]:
+    """Of a pattern for numbered keys, each stem, what matches its keys, and how they are listed."""
     match = _NUMBERED_PATTERN.match(pattern)
     if match is None:
         return
@@ -99,7 +101,7 @@ def _collapse(names: list[str]) -> Iterable[str]:
     """The names in their order, with a run of numbered ones (net0, net1, net2) as net0…net2."""
     index = 0
     while index < len(names):
-        stem, number = _split_number(names[index])
+        stem, number = split_number(names[index])
         end = index + 1
         if names[index].endswith(number):
             while end < len(names) and names[end] == f"{stem}{int(number) + end - index}":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opfs.errors import Location
@@ -62,6 +63,34 @@ def locate(content: bytes, pointer: str, *, key: bool = False) -> Location:
     index = _offset_in(text, split_pointer(pointer), key=key)
     line_start = text.rfind("\n", 0, index) + 1
     return Location(text.count("\n", 0, index) + 1, index - line_start + 1, pointer)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a value stands in a text: offsets of its key (its own in an array), its first character, past its last."""
+
+    key: int
+    start: int
+    end: int
+
+
+def find_span(text: str, parts: Sequence[str]) -> Span | None:
+    """Where the value that the parts of a pointer name stands in a document's text; None where it has none.
+
+    `text` is a document that `parse_document` accepts.
+    """
+    key = spot = _after_space(text, 0)
+    for part in parts:
+        if text[spot] == "{":
+            found = _member(text, spot, part)
+        elif text[spot] == "[" and part.isdecimal():
+            found = _item(text, spot, int(part))
+        else:
+            found = None
+        if found is None:
+            return None
+        key, spot = found
+    return Span(key, spot, _skip(text, spot)[1])
 
 
 def _offset_in(text: str, parts: Sequence[str], *, key: bool) -> int:

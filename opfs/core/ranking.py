@@ -1,7 +1,8 @@
-"""Who may see which event, and which events are nearest to a query: exact, with numpy; pure.
+"""Who may see which event, and in what order: by meaning, by words, and by both; with numpy; pure.
 
-One pass over all vectors at the speed of memory, in float32; the few that could be among the best are then
-scored again in float64, so rounding never decides the order. Chooses no candidates by approximation.
+By meaning: the cosine, in float64, so that rounding does not decide; which vectors are the nearest is found elsewhere
+(opfs.index.exact). By words: BM25 of texts that the caller chose. By both: the sum of the two, each as a share of what
+it can be.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Enough for the maxima to be few, small enough for the bound they give to be tight.
-_BLOCK_SCORES = 256
-_RESCORE_ROWS = 4096
+_ROWS_AT_ONCE = 4096
 
 
 def readable_by(
@@ -35,57 +34,78 @@ def readable_by(
     return allowed
 
 
-def nearest(
-    vectors: NDArray[np.float32],
-    query: NDArray[np.float32],
-    *,
-    rows: NDArray[np.uint32],
-    readable: NDArray[np.bool_] | None,
-    limit: int,
+def best_with_ties(
+    rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Positions and cosines of the `limit` best events, best first, ties by the later position.
-
-    `vectors` holds unit vectors, shape (n, d), and `query` is one; `rows[i]` is the row of event i, so events
-    may share a vector. `readable` leaves out events where it is False; None means all may be read.
-    """
-    if limit < 1 or not len(rows):
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
-    scores = np.vecdot(vectors, query)[rows]
-    if readable is not None:
-        np.copyto(scores, -np.inf, where=~readable)
-    # A float32 dot product of d terms of unit vectors is off by at most d * 2**-24 (Higham, section 3.1), and
-    # so is the bound it is compared with. Twice that again, for vectors that are unit to six digits only.
-    margin = 4 * vectors.shape[1] * 2.0**-24
-    near = np.flatnonzero(scores >= max(_lower_bound(scores, limit) - margin, -2.0))
-    if len(near) > limit:
-        kth_best = np.partition(scores[near], -limit)[-limit]
-        near = near[scores[near] >= kth_best - margin]
-    distinct, which = np.unique(rows[near], return_inverse=True)
-    exact = _exact_scores(vectors, query, distinct)[which]
-    best = np.lexsort((-near, -exact))[:limit]
-    return near[best], exact[best]
+    """The `limit` rows with the highest scores, best first, and every further row that ties with the last of them."""
+    if 0 < limit < len(rows):
+        kept = scores >= np.partition(scores, -limit)[-limit]
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((-rows, -scores))
+    return rows[order], scores[order]
 
 
-def _lower_bound(scores: NDArray[np.float32], limit: int) -> float:
-    """A number that at least `limit` scores reach; minus infinity where there are fewer."""
-    if len(scores) <= limit:
-        return -np.inf
-    block_count = len(scores) // _BLOCK_SCORES
-    if block_count < 2 * limit:
-        return float(np.partition(scores, -limit)[-limit])
-    # Each of these maxima is a score, so the limit-th of them is reached by as many scores.
-    maxima = scores[: block_count * _BLOCK_SCORES].reshape(block_count, _BLOCK_SCORES).max(axis=1)
-    return float(np.partition(maxima, -limit)[-limit])
+BM25_K1 = 0.9
+BM25_B = 0.3
+"""Source: Robertson and Zaragoza, The Probabilistic Relevance Framework, 2009. Sentences differ in length by
+how much was changed, not by how much they are about it, so length counts less than usual; measured, see
+docs/design/search-quality.md."""
 
 
-def _exact_scores(
-    vectors: NDArray[np.float32], query: NDArray[np.float32], rows: NDArray[np.uint32]
+def bm25(
+    counts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    *,
+    having: NDArray[np.int64],
+    total: int,
+    mean_length: float,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
+    """The weight of each text for the phrases, more is better.
+
+    `counts` is how often each text has each phrase, shape (texts, phrases), `lengths` its number of words. Of `total`
+    texts, `having` have each phrase; `mean_length` is how long these texts are on the average. `weights`, at most 1,
+    say how much each phrase counts.
+    """
+    rarity = _rarity(having, total) * (1.0 if weights is None else weights)
+    room = BM25_K1 * (1 - BM25_B + BM25_B * lengths / max(mean_length, 1.0))
+    result: NDArray[np.float64] = (counts * (BM25_K1 + 1) / (counts + room[:, np.newaxis])) @ rarity
+    return result
+
+
+def most_possible(having: NDArray[np.int64], *, total: int, weights: NDArray[np.float64]) -> float:
+    """What no text's BM25 can exceed, however often it has the phrases; 0 where there are none."""
+    return float((_rarity(having, total) * weights).sum() * (BM25_K1 + 1))
+
+
+def _rarity(having: NDArray[np.int64], total: int) -> NDArray[np.float64]:
+    rarity: NDArray[np.float64] = np.log(1 + (total - having + 0.5) / (having + 0.5))
+    return rarity
+
+
+FUSION_DEPTH = 100
+"""How many texts of each list are looked at."""
+WORDS_SHARE = 0.8
+"""What having every word counts beside a cosine of 1; measured, see docs/design/search-quality.md."""
+
+
+def fuse(cosines: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Meaning and words as one score of each text, at most 1.
+
+    `shares` are the texts' BM25 as shares of what is possible. Source: Bruch, Gai and Ingber, An Analysis of Fusion
+    Functions for Hybrid Retrieval, TOIS 2023: sums of scores by known bounds, where ranks would forget how much better
+    one is than the next.
+    """
+    return (cosines + WORDS_SHARE * shares) / (1 + WORDS_SHARE)
+
+
+def cosines_of(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The cosine of each vector and the query; all are unit vectors."""
     wide = query.astype(np.float64)
-    result = np.empty(len(rows), dtype=np.float64)
-    # In slices: when many events say nearly the same, all of them are near.
-    for start in range(0, len(rows), _RESCORE_ROWS):
-        part = rows[start : start + _RESCORE_ROWS]
+    result = np.empty(len(vectors), dtype=np.float64)
+    # In slices: there may be very many.
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)
         # Sum along each row rather than a matrix product: equal vectors must get equal scores wherever they lie.
-        result[start : start + len(part)] = (vectors[part].astype(np.float64) * wide).sum(axis=1)
+        result[start : start + len(part)] = (part * wide).sum(axis=1)
     return result

@@ -9,16 +9,19 @@ from __future__ import annotations
 import errno as errno_module
 import re
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from opfs.core.position import line_start
+from opfs.core.precedent import HEADING, INDENT, tell_precedents
 from opfs.core.printable import ELLIPSIS, clip, printable, printable_character, width_of
 from opfs.errors import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from opfs.core.precedent import Precedent
 
 WINDOW_COLUMNS = 88
 """Terminal columns of a source line that are shown; with the line number they fit a hundred."""
@@ -28,7 +31,8 @@ TEXT_LIMIT = 4000
 
 _TAB = "    "
 _BEFORE = WINDOW_COLUMNS // 2
-_TEXT_COLUMNS = 92
+TEXT_COLUMNS = 92
+"""Of reasons and hints, indentation included."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\w.+-]+|.')
 
 
@@ -45,7 +49,8 @@ class Excerpt:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """One refused request. `path` is below the mount point; `errno` is a number; `location` and `excerpt`
-    are there where the fault lies in a document."""
+    are there where the fault lies in a document. `seen` is what resembles it in the past; None while that is looked
+    for."""
 
     number: int
     time_ns: int
@@ -58,9 +63,11 @@ class Refusal:
     hint: str = ""
     location: Location | None = None
     excerpt: Excerpt | None = None
+    seen: tuple[Precedent, ...] | None = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """For a file. Without `seen`, which has words of other documents: those may have to be erased some day."""
+        return {name: value for name, value in asdict(replace(self, seen=())).items() if name != "seen"}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Refusal:
@@ -99,7 +106,8 @@ def render(refusal: Refusal) -> str:
     time = datetime.fromtimestamp(refusal.time_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     who = f"{printable(refusal.user)} (uid {refusal.uid})" if refusal.user else f"uid {refusal.uid}"
     name = errno_module.errorcode.get(refusal.errno, f"errno {refusal.errno}")
-    lines = [f"#{refusal.number}  {time}  {who}  {name}"]
+    # what resembles it comes first, as the reason is read with tail(1)
+    lines = [f"#{refusal.number}  {time}  {who}  {name}", *tell_precedents(refusal.seen)]
     location = refusal.location
     path = clip(printable(refusal.path), 300)
     at = f", line {location.line}, column {location.column}" if location else ""
@@ -140,12 +148,35 @@ def _visible(character: str) -> str:
     return _TAB if character == "\t" else printable_character(character)
 
 
+def split_seen(lines: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The lines of a rendered refusal without what it says of the past, and what it says of that."""
+    start = next((number for number, line in enumerate(lines) if line.startswith(HEADING)), len(lines))
+    end = start + 1
+    while end < len(lines) and lines[end].startswith(INDENT):
+        end += 1
+    return [*lines[:start], *lines[end:]], lines[start:end]
+
+
+def unwrapped(lines: Sequence[str]) -> str:
+    """Reason and hint as `render` wraps them, on one line with a semicolon between texts.
+
+    A line that the next word would have fitted into is the last of its text; where it would not, nobody can tell.
+    """
+    told = ""
+    for index, line in enumerate(lines):
+        told += line.strip()
+        if index + 1 < len(lines):
+            word = lines[index + 1].strip().partition(" ")[0]
+            told += "; " if len(line) + 1 + len(word) <= TEXT_COLUMNS else " "
+    return told
+
+
 def _wrapped(text: str) -> list[str]:
     """A text's own lines, made printable, wrapped and indented."""
     lines: list[str] = []
     for line in clip(text, TEXT_LIMIT).splitlines():
         visible = printable(line.expandtabs(4))
         lines += textwrap.wrap(
-            visible, _TEXT_COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+            visible, TEXT_COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
         )
     return lines

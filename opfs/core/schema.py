@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
-from opfs.core.fault import Fault, describe
+from opfs.core.fault import Fault, Weight, describe
 from opfs.core.position import locate
 from opfs.errors import InvalidRequest
 
@@ -57,7 +57,16 @@ class DocumentSchema:
         equals = [fault for fault in faults if fault.weight == weight][:_FAULTS_LOCATED]
         located = [(locate(content, fault.pointer, key=fault.at_key), fault) for fault in equals]
         location, fault = min(located, key=lambda pair: (pair[0].line, pair[0].column))
-        hint = _with_count(fault, len({spot for error in errors for spot in _spots(error)}) - 1)
+        # a key that is missing because it is misspelt is one fault
+        misspelt = {found.missed for found in faults if found.weight is Weight.MISSPELT_KEY}
+        told = [
+            error
+            for index, error in enumerate(errors)
+            if index >= len(faults)
+            or faults[index].weight is not Weight.MISSING
+            or faults[index].missed not in misspelt
+        ]
+        hint = _with_count(fault, len({spot for error in told for spot in _spots(error)}) - 1)
         raise InvalidRequest(fault.reason, hint=hint, location=location)
 
     def _errors(self, document: Document, size: int) -> Sequence[jsonschema_rs.ValidationError]:

@@ -16,7 +16,8 @@ NS_PER_S = 1_000_000_000
 def format_time(time_ns: int) -> str:
     """`2026-11-03T14:00:00.123456789Z` from nanoseconds since the epoch."""
     seconds, fraction_ns = divmod(time_ns, NS_PER_S)
-    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{fraction_ns:09d}Z"
+    # strftime(3) does not pad years before 1000
+    return f"{(_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]}.{fraction_ns:09d}Z"
 
 
 def parse_time(text: str) -> int:
@@ -36,21 +37,22 @@ def is_moment(text: str) -> bool:
     return re.match(r"\d{4}-\d\d-\d\d(?:[T ]|\Z)", text, re.ASCII) is not None
 
 
-def parse_moment(text: str) -> int:
+def parse_moment(text: str, *, ends_second: bool = True) -> int:
     """Nanoseconds since the epoch of a time as people write it: a date, or one with a time of day; else InvalidRequest.
 
     Without an offset it is UTC. A second without a fraction means its end, so that a time shown to the second
-    includes what happened in it; a day and a minute mean their beginnings.
+    includes what happened in it, or its beginning where `ends_second` is False; days and minutes mean beginnings.
     """
     match = _MOMENT.match(text)
     try:
         if match:
             date, minute, second, fraction, offset = match.groups()
             offset = "+00:00" if offset in (None, "Z") else offset
-            moment = datetime.fromisoformat(f"{date}T{minute or '00:00'}:{second or '00'}{offset}")
-            fraction_ns = int((fraction or "0" if fraction or not second else "9" * 9).ljust(9, "0"))
+            moment = datetime.fromisoformat(f"{date}T{minute or '00:00'}:{second or '00'}{offset}").astimezone(UTC)
+            unsaid = "9" * 9 if second and ends_second else "0"
+            fraction_ns = int((fraction or unsaid).ljust(9, "0"))
             return int((moment - _EPOCH).total_seconds()) * NS_PER_S + fraction_ns
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise InvalidRequest(
         f"{text!r} is not a time", hint="e.g. 2026-11-03, 2026-11-03T14:00 or 2026-11-03T14:00:12+01:00"
