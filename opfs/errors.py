@@ -50,6 +50,10 @@ class InvalidRequest(OpfsError):
     exit_code = 2
 
 
+class SecretWritten(InvalidRequest):
+    """A document holds the value of a secret: it is neither kept nor shown."""
+
+
 class NotFound(InvalidRequest):
     """No such plugin, element, block or command."""
 
@@ -60,6 +64,12 @@ class TooLarge(InvalidRequest):
     """A document or a name passes a limit."""
 
     errno = _errno.EFBIG
+
+
+class NameTooLong(InvalidRequest):
+    """A name has more bytes than a name can have."""
+
+    errno = _errno.ENAMETOOLONG
 
 
 class AccessDenied(InvalidRequest):
@@ -112,6 +122,19 @@ class ApplyTimeout(ApplyFailed):
     errno = _errno.ETIMEDOUT
 
 
+class Interrupted(OpfsError):
+    """The caller stopped waiting; what it asked for goes on."""
+
+    errno = _errno.EINTR
+    exit_code = 4
+
+
+class ApplyNoSpace(ApplyFailed):
+    """The plugin came to a full disk; what it had done was undone as far as the reason says."""
+
+    errno = _errno.ENOSPC
+
+
 class NoSpace(OpfsError):
     """The pool is full; the batch was not committed and nothing of it is in the layer."""
 
@@ -126,6 +149,17 @@ class IntegrityError(OpfsError):
     exit_code = 5
 
 
+class Erased(OpfsError):
+    """The content was destroyed on purpose, as an event says; `content` is its BLAKE3, which stays."""
+
+    errno = _errno.ENODATA
+    exit_code = 4
+
+    def __init__(self, reason: str, content: bytes = b"", *, hint: str = "") -> None:
+        super().__init__(reason, hint=hint)
+        self.content = content
+
+
 class PoolError(OpfsError):
     """The pool cannot be used: wrong format, locked by another process, not what it seems."""
 
@@ -138,3 +172,15 @@ class CommitUnknown(OpfsError):
 
     errno = _errno.EIO
     exit_code = 7
+
+
+class PoolReadOnly(CommitUnknown):
+    """The kernel has turned the pool read-only, as btrfs does after an error that it could not undo."""
+
+    errno = _errno.EROFS
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"the kernel turned the pool read-only: {doing}",
+            hint="see the kernel's log, check the device, then unmount and mount the pool",
+        )
