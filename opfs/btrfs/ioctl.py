@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 SUBVOLUME_ROOT_INODE = 256
@@ -87,6 +88,31 @@ class _FsInfo(ctypes.Structure):
     )
 
 
+class _Search(ctypes.Structure):
+    """struct btrfs_ioctl_search_args: 4,096 bytes, a key and a buffer for what is found."""
+
+    _fields_ = (
+        ("tree_id", ctypes.c_uint64),
+        ("min_objectid", ctypes.c_uint64),
+        ("max_objectid", ctypes.c_uint64),
+        ("min_offset", ctypes.c_uint64),
+        ("max_offset", ctypes.c_uint64),
+        ("min_transid", ctypes.c_uint64),
+        ("max_transid", ctypes.c_uint64),
+        ("min_type", ctypes.c_uint32),
+        ("max_type", ctypes.c_uint32),
+        ("nr_items", ctypes.c_uint32),
+        ("unused", ctypes.c_uint8 * 36),
+        ("buffer", ctypes.c_uint8 * 3992),
+    )
+
+
+class _TrimRange(ctypes.Structure):
+    """struct fstrim_range of linux/fs.h."""
+
+    _fields_ = (("start", ctypes.c_uint64), ("len", ctypes.c_uint64), ("minlen", ctypes.c_uint64))
+
+
 class _DevStats(ctypes.Structure):
     """struct btrfs_ioctl_get_dev_stats: 1,032 bytes, as the header explains."""
 
@@ -99,7 +125,6 @@ class _DevStats(ctypes.Structure):
     )
 
 
-_WRITE_ERRORS, _FLUSH_ERRORS = 0, 2
 """Places in `values`: enum btrfs_dev_stat_values."""
 
 
@@ -133,6 +158,14 @@ _FS_INFO = _number(_READ, 31, ctypes.sizeof(_FsInfo))
 _GET_DEV_STATS = _number(_READ | _WRITE, 52, ctypes.sizeof(_DevStats))
 _GET_SUBVOL_INFO = _number(_READ, 60, ctypes.sizeof(_SubvolInfo))
 _SNAP_DESTROY_V2 = _number(_WRITE, 63, ctypes.sizeof(_VolArgsV2))
+
+_TREE_SEARCH = _number(_READ | _WRITE, 17, ctypes.sizeof(_Search))
+_FITRIM = 0xC0185879  # _IOWR('X', 121, struct fstrim_range), linux/fs.h
+
+_ROOT_TREE = 1  # BTRFS_ROOT_TREE_OBJECTID
+_ORPHANS = (1 << 64) - 5  # BTRFS_ORPHAN_OBJECTID
+_ORPHAN_ITEM = 48  # BTRFS_ORPHAN_ITEM_KEY
+_MAX_NUMBER = (1 << 64) - 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ioctl = _libc.ioctl
@@ -240,14 +273,30 @@ def filesystem_info(fd: int) -> FilesystemInfo:
     )
 
 
-def write_error_count(fd: int, device_id: int) -> int:
-    """How often writes to and flushes of a device have failed since its counters were last reset.
+class ErrorCounts(NamedTuple):
+    """What a device has failed since its counters were last reset: enum btrfs_dev_stat_values."""
 
-    ENODEV where the file system has no device of that number.
-    """
-    raw = _DevStats(devid=device_id, nr_items=5)
+    writes: int
+    reads: int
+    flushes: int
+    corruptions: int
+    generations: int
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {name}" for name, count in zip(self._fields, self, strict=True) if count)
+
+
+def error_counts(fd: int, device_id: int) -> ErrorCounts:
+    """The error counters of a device; ENODEV where the file system has no device of that number."""
+    raw = _DevStats(devid=device_id, nr_items=len(ErrorCounts._fields))
     _call(fd, _GET_DEV_STATS, raw, f"reading the error counters of device {device_id}")
-    return int(raw.values[_WRITE_ERRORS] + raw.values[_FLUSH_ERRORS])
+    return ErrorCounts(*raw.values[: len(ErrorCounts._fields)])
+
+
+def write_error_count(fd: int, device_id: int) -> int:
+    """How often writes to and flushes of a device have failed since its counters were last reset."""
+    counts = error_counts(fd, device_id)
+    return counts.writes + counts.flushes
 
 
 def space_info(fd: int) -> list[SpaceInfo]:
@@ -256,3 +305,24 @@ def space_info(fd: int) -> list[SpaceInfo]:
     _call(fd, _SPACE_INFO, raw, "reading the use of space")
     found = raw.spaces[: min(raw.total_spaces, _SPACE_SLOTS)]
     return [SpaceInfo(item.flags, item.total_bytes, item.used_bytes) for item in found]
+
+
+def is_cleaning(fd: int) -> bool:
+    """Whether subvolumes were deleted whose room is not free yet: each has an orphan item until it is."""
+    raw = _Search(
+        tree_id=_ROOT_TREE,
+        min_objectid=_ORPHANS,
+        max_objectid=_ORPHANS,
+        min_type=_ORPHAN_ITEM,
+        max_type=_ORPHAN_ITEM,
+        max_offset=_MAX_NUMBER,
+        max_transid=_MAX_NUMBER,
+        nr_items=1,
+    )
+    _call(fd, _TREE_SEARCH, raw, "looking for deleted subvolumes")
+    return bool(raw.nr_items)
+
+
+def trim(fd: int) -> None:
+    """Tell the devices which parts the file system does not use: fstrim(8). EOPNOTSUPP where they do not care."""
+    _call(fd, _FITRIM, _TrimRange(len=_MAX_NUMBER), "trimming the file system")

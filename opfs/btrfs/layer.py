@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opfs.btrfs.tree import STATE, open_directory
 from opfs.core.names import DOCUMENT_SUFFIX, PLUGIN_NAME, check_element_name
-from opfs.errors import CommitUnknown, InvalidRequest, NoSpace, NotFound
+from opfs.errors import CommitUnknown, InvalidRequest, NoSpace, NotFound, PoolReadOnly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +60,8 @@ def writing(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise NoSpace(f"the pool is full: {what}", hint="free space in it or make it larger") from error
+        if error.errno == errno.EROFS:
+            raise PoolReadOnly(what) from error
         raise CommitUnknown(f"the pool fails: {what}: {os.strerror(error.errno or 0)}") from error
 
 
@@ -71,7 +73,11 @@ class Layer:
         self._root_fd = root_fd
         self._state_fd = open_directory(STATE, root_fd)
         self._plugin_fds: dict[str, int] = {}
-        self._remove_temporary()
+        try:
+            self._remove_temporary()
+        except OSError:
+            os.close(self._state_fd)
+            raise
 
     def close(self) -> None:
         for fd in (*self._plugin_fds.values(), self._state_fd):

@@ -102,8 +102,8 @@ class Pool:
                 _make_directory(root, directory)
             # A bare subvolume create is lost by a power cut until the transaction is committed.
             ioctl.sync_filesystem(root)
-            # After this line: a pool without a description; a crash here or before leaves any part of the
-            # subvolumes; repaired by the next create, which completes them.
+            # After this line: a pool without a description; a crash here leaves subvolumes that are no pool;
+            # repaired by the next create, which completes them.
             info = PoolInfo(
                 format=FORMAT,
                 id=str(uuid.uuid4()),
@@ -113,7 +113,8 @@ class Pool:
             )
             _write_description(root, info)
             ioctl.sync_filesystem(root)
-            # After this line: a pool.
+            # After this line: the pool is durable; a crash here leaves one without a block; repaired by the first
+            # start, which makes genesis.
             return cls(path, info, resources.pop_all())
 
     @classmethod
@@ -207,8 +208,12 @@ def _lock(path: Path, root: int, resources: ExitStack) -> None:
     except BlockingIOError:
         holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
         raise PoolError(f"the pool {path} is in use by process {holder}", hint="stop it with opfs down") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    try:
+        os.pwrite(fd, b"%-10d\n" % os.getpid(), 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Without our number nobody can tell who holds the lock; in a full pool that is better than no daemon.
 
 
 def _check_makeable(path: Path, root: int) -> None:

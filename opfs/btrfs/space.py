@@ -59,6 +59,20 @@ def space_of(total_bytes: int, chunks: Sequence[SpaceInfo]) -> Space:
     )
 
 
+def metadata_used(chunks: Sequence[SpaceInfo]) -> int:
+    """Bytes of the devices that metadata takes."""
+    return sum(
+        chunk.used_bytes * _copies(chunk.flags)
+        for chunk in chunks
+        if chunk.flags & _METADATA and not chunk.flags & _GLOBAL_RESERVE
+    )
+
+
+def used_bytes(chunks: Sequence[SpaceInfo]) -> int:
+    """Bytes of the devices that data and metadata take together, every copy counted."""
+    return sum(chunk.used_bytes * _copies(chunk.flags) for chunk in chunks if not chunk.flags & _GLOBAL_RESERVE)
+
+
 def _copies(flags: int) -> int:
     """How many bytes of the devices a chunk takes for each of its own; parity profiles count as one."""
     if flags & _FOUR_COPIES:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from opfs.btrfs import ioctl
 from opfs.btrfs.layer import Layer, writing
-from opfs.btrfs.space import Space, space_of
+from opfs.btrfs.space import Space, metadata_used, space_of
 from opfs.btrfs.tree import (
     EVENTS,
     HEADER,
@@ -31,7 +32,7 @@ from opfs.btrfs.tree import (
     scan_documents,
 )
 from opfs.core.names import BlockName
-from opfs.errors import CommitUnknown, InvalidRequest, NoSpace
+from opfs.errors import CommitUnknown, InvalidRequest, NoSpace, PoolError, PoolReadOnly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 LAYER = "@state"
 CHAIN = "@chain"
+
+_CLEANING_TIMEOUT_S = 60.0
+_CLEANING_LOOK_S = 0.1
 
 
 class BtrfsSnapshotStore:
@@ -123,6 +127,23 @@ class BtrfsSnapshotStore:
             found = os.fstatvfs(self._chain_fd)
             return space_of(found.f_blocks * found.f_frsize, ioctl.space_info(self._chain_fd))
 
+    def damage(self) -> Sequence[str]:
+        """What the kernel says is wrong with the file system or its devices, in words; nothing where all is well."""
+        lines = []
+        with reading("state of the file system"):
+            if os.fstatvfs(self._chain_fd).f_flag & os.ST_RDONLY:
+                lines.append("READ-ONLY: see the kernel's log, check the device, then unmount and mount the pool")
+            for id in self._device_ids:
+                counts = ioctl.error_counts(self._chain_fd, id)
+                if any(counts):
+                    lines.append(f"device {id} has failed: {counts}; see btrfs device stats, and replace it")
+        return lines
+
+    def sync(self) -> None:
+        """Write everything back that anybody wrote to the file system; raises NoSpace or CommitUnknown."""
+        with writing("syncing the file system"):
+            ioctl.sync_filesystem(self._chain_fd)
+
     # --- writing ---------------------------------------------------------------------------------------
 
     def write_block(
@@ -147,6 +168,7 @@ class BtrfsSnapshotStore:
                     layer.put_document(write.id, write.content, write.attributes)
             # After this line: the layer holds the documents of a block that is not there; a crash here leaves
             # some, all or none of them in it; repaired by recovery, which restores the layer from the head.
+
             # Events tell what was done to documents that not everybody may read; a header holds hashes only.
             layer.put_file(EVENTS, events, 0o400)
             layer.put_file(HEADER, header, 0o444)
@@ -155,7 +177,7 @@ class BtrfsSnapshotStore:
         before_snapshot()
         self._take_snapshot(str(name))
         # After this line: the block is durable and complete; a crash here leaves a block that nobody was told
-        # about; repaired by nothing, it is the head.
+        # about; repaired by nobody: it is the head.
         with writing(f"checking the devices after block {name}"):
             errors_after = self._write_error_count()
         if errors_after != errors_before:
@@ -181,8 +203,51 @@ class BtrfsSnapshotStore:
         """Change owner, mode and mtime of a document in the layer; durable with the next block."""
         with writing(f"changing the attributes of {id}"):
             self._open_layer().set_attributes(id, attributes)
-        # After this line: the layer has the attributes; a crash here may leave the old ones; repaired by
+        # After this line: the layer has the attributes; a crash here leaves them or the old ones; repaired by
         # nobody, as for any chmod without fsync.
+
+    def delete_blocks(self, names: Collection[BlockName]) -> None:
+        """Delete snapshots, durably on return; those that are gone already are no error. Raises PoolError or NoSpace.
+
+        btrfs frees their room in the background, some time later.
+        """
+        with writing("deleting snapshots"):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    ioctl.delete_subvolume(self._chain_fd, str(name))
+            # Until then a power cut may bring a deleted snapshot back.
+            ioctl.sync_filesystem(self._chain_fd)
+
+    def used_by_snapshots(self) -> int:
+        """Bytes of metadata in use, all copies: nearly all of it belongs to snapshots."""
+        with reading("use of space"):
+            return metadata_used(ioctl.space_info(self._chain_fd))
+
+    def wait_freed(self) -> bool:
+        """Wait until the room of deleted snapshots is free, a minute at most; returns whether it is."""
+        deadline = time.monotonic() + _CLEANING_TIMEOUT_S
+        with writing("freeing deleted snapshots"):
+            while ioctl.is_cleaning(self._chain_fd):
+                if time.monotonic() > deadline:
+                    return False
+                ioctl.sync_filesystem(self._chain_fd)
+                time.sleep(_CLEANING_LOOK_S)
+            # what one transaction frees is in use until the next is on disk
+            ioctl.sync_filesystem(self._chain_fd)
+            ioctl.sync_filesystem(self._chain_fd)
+        return True
+
+    def trim(self) -> None:
+        """Wait until deleted snapshots are freed, then give what is free back to the device, so that it reads as zeros.
+
+        Raises PoolError where the device cannot do that, or the room is not free within a minute.
+        """
+        if not self.wait_freed():
+            raise PoolError("btrfs has not freed the deleted snapshots yet", hint="trim later: sudo fstrim")
+        try:
+            ioctl.trim(self._chain_fd)
+        except OSError as error:
+            raise PoolError(f"the pool's device was not trimmed: {error.strerror}") from error
 
     def _open_layer(self) -> Layer:
         if self._writer is None:
@@ -207,6 +272,8 @@ class BtrfsSnapshotStore:
                 raise NoSpace(
                     f"the pool is full: block {name} was not made", hint="prune blocks or make the pool larger"
                 ) from error
+            if error.errno == errno.EROFS:
+                raise PoolReadOnly(f"the snapshot of block {name}") from error
             if error.errno == errno.EEXIST:
                 raise CommitUnknown(f"{name} exists in the chain already; it was not touched") from error
             raise CommitUnknown(f"the snapshot of block {name} failed: {error.strerror}") from error

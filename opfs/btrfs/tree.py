@@ -20,7 +20,7 @@ from opfs.errors import IntegrityError, NotFound, PoolError
 from opfs.ports import FileAttributes, StoredDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STATE = "state"
 HEADER = "block.json"
@@ -101,10 +101,13 @@ def load_attributes(root_fd: int, id: ElementId) -> FileAttributes:
         return attributes_of(os.stat(id.element + DOCUMENT_SUFFIX, dir_fd=plugin, follow_symlinks=False))
 
 
-def scan_documents(root_fd: int) -> Iterator[StoredDocument]:
+def scan_documents(
+    root_fd: int, erased: Callable[[ElementId], StoredDocument] | None = None
+) -> Iterator[StoredDocument]:
     """Every document below the root of a subvolume, in directory order; raises OSError.
 
-    Names that cannot be a document's are passed over. One that goes away during the scan may be left out.
+    Names that cannot be a document's are passed over. One that goes away during the scan may be left out. `erased`
+    tells what stands for one that cannot be read because there is no data any more (ENODATA), as in a mounted tree.
     """
     with directory(STATE, root_fd) as state:
         for plugin in sorted(filter(PLUGIN_NAME.match, list_names(state))):
@@ -113,12 +116,14 @@ def scan_documents(root_fd: int) -> Iterator[StoredDocument]:
             except FileNotFoundError:
                 continue
             try:
-                yield from _scan_plugin(plugin, plugin_fd)
+                yield from _scan_plugin(plugin, plugin_fd, erased)
             finally:
                 os.close(plugin_fd)
 
 
-def _scan_plugin(plugin: str, plugin_fd: int) -> Iterator[StoredDocument]:
+def _scan_plugin(
+    plugin: str, plugin_fd: int, erased: Callable[[ElementId], StoredDocument] | None
+) -> Iterator[StoredDocument]:
     for file_name in list_names(plugin_fd):
         element = file_name.removesuffix(DOCUMENT_SUFFIX)
         if element == file_name or not ELEMENT_NAME.match(element):
@@ -126,5 +131,10 @@ def _scan_plugin(plugin: str, plugin_fd: int) -> Iterator[StoredDocument]:
         try:
             content, attributes = load_file(file_name, plugin_fd)
         except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno != errno.ENODATA or erased is None:
+                raise
+            yield erased(ElementId(plugin, element))
             continue
         yield StoredDocument(ElementId(plugin, element), content, attributes)
