@@ -66,7 +66,7 @@ class LogFiles:
         for candidate in (tile, tile.full):
             with suppress(NotFound):
                 return self._read(candidate.path, _MAX_BYTES)
-        wider = [width for width in self._widths(tile) if width > tile.width]
+        wider = [width for width in self.widths(tile) if width > tile.width]
         return self._read((Tile(tile.level, tile.index, min(wider)) if wider else tile.full).path, _MAX_BYTES)
 
     def read_exactly(self, tile: Tile) -> bytes:
@@ -99,7 +99,8 @@ class LogFiles:
             return LogFileInfo(None, found.st_mtime_ns)
         raise NotFound(f"the log has no {path}")
 
-    def _widths(self, tile: Tile) -> list[int]:
+    def widths(self, tile: Tile) -> list[int]:
+        """Of the beginnings of a tile, how wide those are that are there."""
         try:
             return [int(name) for name in os.listdir(self.directory / f"{tile.full.path}.p") if name.isdecimal()]
         except FileNotFoundError:

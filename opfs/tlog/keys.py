@@ -100,7 +100,8 @@ class KeyStore:
             raise PoolError(f"there are keys in {self._directory} already")
         pair = KeyPair.generate(self._origin)
         self._write(_CURRENT, pair.secret)
-        # After this line: the log has keys and has signed nothing; a crash before it leaves none; made again.
+        # After this line: the log has keys and has signed nothing; a crash here leaves a log without an entry;
+        # repaired by the next start, which appends every block to it.
         return pair
 
     def stage(self, pair: KeyPair) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,11 @@ from opfs.core.tiles import (
     tile_of,
     tiles_between,
 )
-from opfs.errors import IntegrityError, InvalidRequest, NotFound, PoolError
+from opfs.errors import IntegrityError, InvalidRequest, NoSpace, NotFound, PoolError
 from opfs.ports import LogFileInfo
 from opfs.tlog.edge import Edge, load_edge
 from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, WITNESSED, LogFiles
+from opfs.tlog.leftovers import drop_torn_partials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -82,6 +84,10 @@ class FileLog:
         self._promises: list[Checkpoint] = []
         self._stored: Note | None = None
         self._stored_size = 0
+        self._failure: PoolError | None = None
+        """Why the files could not be read at the start, so that nothing is signed until the next."""
+        self._is_tidy = False
+        """Whether what a crash left of the files has been looked at."""
         self._writing = threading.Lock()
         self._storing = threading.Lock()
         """Held while files change; taken before `_writing` by whoever needs both."""
@@ -89,7 +95,8 @@ class FileLog:
 
     @classmethod
     def open(cls, directory: Path, origin: str, store: KeyStore) -> FileLog:
-        """Read what is there; makes the first keys where there are none. Raises PoolError.
+        """Read what is there; makes the first keys where there are none. Raises PoolError where the keys are not
+        to be had or what was signed is garbage; files that the disk does not give make every `append` raise it.
 
         Files that are damaged or missing count as not there: `size` is 0 then, and appending all headers again makes
         the same bytes. What they promised, if it was signed by these keys, must come true again.
@@ -105,7 +112,13 @@ class FileLog:
                 )
             keys = store.load_next() or store.create()
         opened = cls(directory, origin, store, keys)
-        opened._load()
+        try:
+            opened._load()
+        except PoolError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            # What was promised is not known now, so nothing may be signed; what can be read is served all the same.
+            opened._failure = error
         return opened
 
     # --- reading ---------------------------------------------------------------------------------------
@@ -175,14 +188,19 @@ class FileLog:
 
     # --- the files, checked --------------------------------------------------------------------------------
 
+    def _store_for_reader(self) -> None:
+        """As `store`; where the files cannot be written, what they were brought up to before is served."""
+        with suppress(PoolError, NoSpace):
+            self.store()
+
     def list_files(self, path: str) -> Mapping[str, LogFileInfo]:
         """What is in a directory of the log; raises NotFound."""
-        self.store()
+        self._store_for_reader()
         return self.files.list_directory(path)
 
     def file_info(self, path: str) -> LogFileInfo:
         """One file or directory of the log; raises NotFound."""
-        self.store()
+        self._store_for_reader()
         try:
             return self.files.info(path)
         except NotFound:
@@ -191,7 +209,7 @@ class FileLog:
 
     def read_file(self, path: str) -> bytes:
         """A file of the log; raises NotFound, or IntegrityError where it is not what this log put there."""
-        self.store()
+        self._store_for_reader()
         if path == CHECKPOINT:
             with self._storing:
                 return _unchanged(path, self.files.read_checkpoint(), self._stored.encode() if self._stored else b"")
@@ -265,6 +283,8 @@ class FileLog:
         Raises PoolError, having signed nothing, where that would break a promise; PoolError or NoSpace where a full
         tile cannot be written: the log has then its old size, and the same call may be made again.
         """
+        if self._failure is not None:
+            raise PoolError(self._failure.reason, hint=self._failure.hint)
         with self._writing:
             edge = self._edge.copy()
             old_size = edge.size
@@ -293,18 +313,26 @@ class FileLog:
 
     def store(self) -> None:
         """Bring the files up to the newest checkpoint; raises PoolError or NoSpace, and may then be called again."""
+        if self._failure is not None:
+            return
         with self._storing:
             with self._writing:
                 edge, note, old_size = self._edge, self._note, self._stored_size
+            if not self._is_tidy:
+                drop_torn_partials(self.files, edge.size, self._partial)
+                self._is_tidy = True
             if note is None or note is self._stored:
                 return
             # A tree's tiles are in place before its checkpoint is, and `signed` says that it was signed before it
-            # shows. After each line: files of a checkpoint that is not there; a crash here leaves them, or torn;
-            # repaired by `_load`, which then asks for the headers again.
+            # shows.
             for tile in tiles_between(old_size, edge.size):
                 if tile.is_partial:
                     self.files.write_tile(tile, edge.data(tile))
+            # After this line: tiles of a checkpoint that is not there; a crash here leaves any part of them;
+            # repaired by the next start, which goes on from the checkpoint and writes the same tiles.
             self._store.set_signed(edge.size, edge.frontier.root)
+            # After this line: a promise that no file shows; a crash here leaves a checkpoint behind it; repaired by the
+            # next start, which appends the blocks it lacks and so keeps the promise.
             self.files.write_checkpoint(note.encode())
             self._stored, self._stored_size = note, edge.size
             self._drop_partials(old_size, edge.size)

@@ -61,7 +61,14 @@ class Endpoint:
         return str(self).removeprefix(f"{self.scheme}://").partition("/")[0]
 
 
-async def post(endpoint: Endpoint, path: str, body: bytes, *, trust: ssl.SSLContext | None = None) -> Answer:
+async def post(
+    endpoint: Endpoint,
+    path: str,
+    body: bytes,
+    *,
+    trust: ssl.SSLContext | None = None,
+    content_type: str = "text/plain; charset=utf-8",
+) -> Answer:
     """Send `body` to `path` below the endpoint and return the answer, whatever its status.
 
     `trust` says which certificates an https endpoint may show; by default those of the host. Raises OpfsError
@@ -72,7 +79,7 @@ async def post(endpoint: Endpoint, path: str, body: bytes, *, trust: ssl.SSLCont
         with trio.move_on_after(TIMEOUT_S):
             stream = await _connect(endpoint, trust)
             async with stream:
-                answer = await _exchange(stream, _request(endpoint, path, body), body)
+                answer = await _exchange(stream, _request(endpoint, path, body, content_type), body)
     except h11.RemoteProtocolError as error:
         raise OpfsError(f"{endpoint} does not answer in HTTP: {error}") from error
     except (OSError, trio.BrokenResourceError) as error:
@@ -90,15 +97,15 @@ async def _connect(endpoint: Endpoint, trust: ssl.SSLContext | None) -> trio.abc
     return trio.SSLStream(stream, context, server_hostname=endpoint.host, https_compatible=True)
 
 
-def _request(endpoint: Endpoint, path: str, body: bytes) -> h11.Request:
+def _request(endpoint: Endpoint, path: str, body: bytes, content_type: str) -> h11.Request:
     headers = [
         ("Host", endpoint.host_header),
         ("User-Agent", "opfs"),
-        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Type", content_type),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
     ]
-    return h11.Request(method="POST", target=f"{endpoint.path}{path}", headers=headers)
+    return h11.Request(method="POST", target=f"{endpoint.path}{path}" or "/", headers=headers)
 
 
 async def _exchange(stream: trio.abc.Stream, request: h11.Request, body: bytes) -> Answer:
