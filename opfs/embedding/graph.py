@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Part of the saved graph's name: raise it whenever a built graph would differ."""
 
 INPUT_IDS = "input_ids"
@@ -98,22 +98,22 @@ def _tensor(name: str, entry: Mapping[str, Any], start: int, file_bytes: int) ->
     return Tensor(shape, start + begin, end - begin)
 
 
-def build(tensors: Mapping[str, Tensor], architecture: Architecture, weights_name: str) -> bytes:
-    """Serialise the graph: (input_ids, attention_mask), both int64 (batch, tokens), to float32 (batch, hidden).
+def external(name: str, data_type: int, shape: Sequence[int], location: str, offset: int, size_bytes: int) -> Any:
+    """An initializer whose bytes are in another file."""
+    import onnx
 
+    proto = onnx.TensorProto(name=name, data_type=data_type, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in {"location": location, "offset": str(offset), "length": str(size_bytes)}.items():
+        proto.external_data.add(key=key, value=value)
+    return proto
+
+
+class Encoder:
+    """Builds the nodes in order of execution; each method appends nodes and returns an output's name.
+
+    The graph takes (input_ids, attention_mask), both int64 (batch, tokens), to float32 (batch, hidden).
     `weights_name` is the bare name of the safetensors file, which the runtime looks for beside the graph.
-    Raises IntegrityError where a tensor is missing.
     """
-    try:
-        return _Encoder(tensors, architecture, weights_name).serialise()
-    except KeyError as error:
-        raise IntegrityError(
-            f"{weights_name} has no tensor {error.args[0]!r}, so it is not the model expected"
-        ) from error
-
-
-class _Encoder:
-    """Builds the nodes in order of execution; each method appends nodes and returns an output's name."""
 
     def __init__(self, tensors: Mapping[str, Tensor], architecture: Architecture, weights_name: str) -> None:
         from onnx import helper
@@ -122,11 +122,21 @@ class _Encoder:
         self._tensors = tensors
         self._architecture = architecture
         self._weights_name = weights_name
-        self._hidden = tensors["embeddings.word_embeddings.weight"].shape[1]
+        self._domains = [("", _OPSET)]
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}
 
     def serialise(self) -> bytes:
+        """The graph as onnxruntime reads it; raises IntegrityError where a tensor is missing."""
+        try:
+            self._hidden = self._tensors["embeddings.word_embeddings.weight"].shape[1]
+            return self._serialise()
+        except KeyError as error:
+            raise IntegrityError(
+                f"{self._weights_name} has no tensor {error.args[0]!r}, so it is not the model expected"
+            ) from error
+
+    def _serialise(self) -> bytes:
         import onnx
 
         shape = self._node("Shape", INPUT_IDS)
@@ -151,7 +161,10 @@ class _Encoder:
             list(self._initializers.values()),
         )
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION, producer_name="opfs"
+            graph,
+            opset_imports=[helper.make_opsetid(*domain) for domain in self._domains],
+            ir_version=_IR_VERSION,
+            producer_name="opfs",
         )
         serialised: bytes = model.SerializeToString()
         return serialised
@@ -232,16 +245,8 @@ class _Encoder:
             import onnx
 
             tensor = self._tensors[name]
-            proto = onnx.TensorProto(
-                name=name,
-                data_type=onnx.TensorProto.FLOAT,
-                dims=tensor.shape,
-                data_location=onnx.TensorProto.EXTERNAL,
-            )
-            place = {"location": self._weights_name, "offset": str(tensor.offset), "length": str(tensor.size_bytes)}
-            for key, value in place.items():
-                proto.external_data.add(key=key, value=value)
-            self._initializers[name] = proto
+            place = (self._weights_name, tensor.offset, tensor.size_bytes)
+            self._initializers[name] = external(name, onnx.TensorProto.FLOAT, tensor.shape, *place)
         return name
 
     def _ints(self, *values: int) -> str:

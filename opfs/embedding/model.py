@@ -1,10 +1,13 @@
 """all-MiniLM-L6-v2 as an `Embedder`: tokenizers before, onnxruntime behind, nothing loaded until first use.
 
-The weights are checked by SHA-256 whenever they are loaded (50 ms), because a silently different model would
-give silently different answers. The graph is built once and kept beside the weights. Does not fetch models.
+One text is a query and starts at once; more are bulk work, which is sorted by length, cut into batches, spread over
+a few threads, and gives way to queries (opfs.embedding.lanes). The weights are checked by SHA-256 whenever they are
+loaded (50 ms), because a silently different model would give silently different answers; what
+nobody uses for a while is dropped again. The graph is built once and kept beside the weights. Does not fetch models.
 
-Concurrency: `embed` may be called from any number of threads; the first callers wait for one load. Calls
-block for milliseconds to seconds, so they belong in worker threads.
+Concurrency: every method may be called from any number of threads; the first callers wait for one load. `embed`
+blocks for milliseconds to seconds, so it belongs in worker threads; the threads it starts end with the call and have
+the caller's priority.
 """
 
 from __future__ import annotations
@@ -13,70 +16,77 @@ import contextlib
 import os
 import tempfile
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opfs.embedding import graph, weights
-from opfs.errors import IntegrityError, InvalidRequest, PoolError
+from opfs.core.settings import FP32, VARIANTS, EmbeddingSettings
+from opfs.embedding import graph, int8, weights
+from opfs.embedding.idle import IdleTimer, return_free_memory
+from opfs.embedding.lanes import Lanes
+from opfs.embedding.session import CPU, ModelSource, Session, check_providers
+from opfs.errors import IntegrityError, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-"""Names for the configuration, and onnxruntime's own."""
+    Placed = Callable[[], AbstractContextManager[None]]
+    """What a thread that computes runs in: the NUMA placement, where one is set."""
 
 # Beyond eight texts a batch only costs memory, and beyond a thousand tokens it gains no speed either.
 _BATCH_TEXTS = 8
 _BATCH_TOKENS = 1024
+# A device with thousands of lanes wants more at once.
+_ACCELERATED_BATCH_TEXTS = 128
+_ACCELERATED_BATCH_TOKENS = 16_384
 
 # 256 tokens lie within this many characters of any text that people or plugins write; a megabyte of hostile
 # text must not keep the tokenizer busy.
 _TEXT_CHARS = 16_384
 
-_ERRORS_ONLY = 3
-
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     tokenizer: Any
-    session: Any
+    session: Session
 
 
 class MiniLmEmbedder:
     """Sentence embeddings of 384 floats, the first 256 tokens of each text.
 
-    `directory` holds one directory per model. `threads` is per call: several threads calling at once scale
-    better than several threads within one call. `providers` are tried in order, and the CPU after them;
-    `provider_note` says why one that was asked for is not used.
+    `directory` holds one directory per model. Raises InvalidRequest for settings that name what is not known.
     """
 
     def __init__(
         self,
         directory: Path = weights.DEFAULT_DIRECTORY,
+        settings: EmbeddingSettings = EmbeddingSettings(),  # noqa: B008 - frozen
         *,
-        threads: int = 1,
-        providers: Sequence[str] = ("cpu",),
+        placed: Placed = nullcontext,
     ) -> None:
+        if settings.variant not in VARIANTS:
+            raise InvalidRequest(
+                f"there is no variant {settings.variant!r} of a model", hint=f"known: {', '.join(VARIANTS)}"
+            )
+        check_providers(settings.providers)
         self._model = weights.MINILM
         self._directory = directory / self._model.name
-        self._threads = threads
-        self._providers, self.provider_note = _choose_providers(providers)
+        self._settings = settings
+        self._placed = placed
+        self._lanes = Lanes(settings.threads)
         self._loading = threading.Lock()
         self._loaded: _Loaded | None = None
+        self._idle = IdleTimer(self.unload, settings.idle_unload_s)
 
     @property
     def model_id(self) -> str:
-        file = self._model.file(weights.WEIGHTS)
-        return f"{self._model.name}/fp32/{self._model.max_tokens}/{file.sha256[:16]}"
+        return model_id(self._model, self._settings.variant)
 
     @property
     def dimensions(self) -> int:
@@ -86,21 +96,92 @@ class MiniLmEmbedder:
     def is_loaded(self) -> bool:
         return self._loaded is not None
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """One L2-normalised row per text.
+    @property
+    def provider(self) -> str:
+        """What computes, as the configuration names it; empty while nothing is loaded."""
+        loaded = self._loaded
+        return loaded.session.provider if loaded else ""
 
-        Raises NotFound where the model was not fetched, IntegrityError where it is not the published one.
+    @property
+    def provider_note(self) -> str:
+        """Why it is not what was asked for; empty where it is, and while nothing is loaded."""
+        loaded = self._loaded
+        notes = [self._variant_note(), loaded.session.note if loaded else ""]
+        return "; ".join(note for note in notes if note)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One L2-normalised row per text; one text goes before any others that are under way.
+
+        Raises NotFound where the model was not fetched, IntegrityError where it is not the published one, PoolError
+        where there is no memory for it.
         """
         result = np.empty((len(texts), self.dimensions), dtype=np.float32)
         if not len(texts):
             return result
+        self._idle.touch()
         loaded = self._load()
-        tokens = [loaded.tokenizer.encode(_encodable(text)).ids for text in texts]
-        # Texts of one length share a batch, so that little of it is padding.
-        order = sorted(range(len(texts)), key=lambda position: len(tokens[position]))
-        for batch in _batches(order, tokens):
-            result[batch] = _run(loaded.session, [tokens[position] for position in batch])
+        if len(texts) == 1:
+            tokens = [_tokens(loaded, texts[0])]
+            with self._placed(), self._lanes.query():
+                result[0] = _compute(loaded.session, tokens)[0]
+        else:
+            self._embed_many(loaded, texts, result)
+        self._idle.touch()
         return result
+
+    def unload(self) -> None:
+        """Give the memory of the weights back; the next text loads them again. Work that is under way is finished."""
+        with self._loading:
+            self._loaded = None
+        return_free_memory()
+
+    def close(self) -> None:
+        """Unload, and wait for nothing any more; the embedder can be used again all the same."""
+        self._idle.stop()
+        self.unload()
+
+    # --- many texts ------------------------------------------------------------------------------------
+
+    def _embed_many(self, loaded: _Loaded, texts: Sequence[str], result: NDArray[np.float32]) -> None:
+        tokens = [_tokens(loaded, text) for text in texts]
+        # The longest first: they decide how much memory is needed, and no thread is left alone with them at the end.
+        batches = self._batches(loaded.session, tokens)[::-1]
+        next_batch = _Shared(batches)
+        failures: list[Exception] = []
+
+        def work() -> None:
+            try:
+                with self._placed():
+                    for batch in next_batch:
+                        with self._lanes.bulk():
+                            result[batch] = _compute(loaded.session, [tokens[position] for position in batch])
+                        self._idle.touch()
+            except Exception as error:
+                next_batch.stop()
+                failures.append(error)
+
+        helpers = [
+            threading.Thread(target=work, name="opfs-embed", daemon=True)
+            for _ in range(min(self._settings.threads, len(batches)) - 1)
+        ]
+        for helper in helpers:
+            helper.start()
+        work()
+        for helper in helpers:
+            helper.join()
+        if failures:
+            raise failures[0]
+
+    def _batches(self, session: Session, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+        # Texts of one length share a batch, so that little of it is padding.
+        order = sorted(range(len(tokens)), key=lambda position: len(tokens[position]))
+        if self._settings.variant != FP32:
+            return [[position] for position in order]  # see opfs.embedding.int8
+        if session.provider == CPU:
+            return _cut(order, tokens, _BATCH_TEXTS, _BATCH_TOKENS)
+        return _cut(order, tokens, _ACCELERATED_BATCH_TEXTS, _ACCELERATED_BATCH_TOKENS)
+
+    # --- loading ---------------------------------------------------------------------------------------
 
     def _load(self) -> _Loaded:
         with self._loading:
@@ -119,87 +200,92 @@ class MiniLmEmbedder:
         tokenizer.enable_truncation(self._model.max_tokens)
         return tokenizer
 
-    def _load_session(self) -> Any:
-        saved = self._directory / f"graph-{graph.BUILDER_VERSION}.onnx"
+    def _load_session(self) -> Session:
+        path = self._directory / weights.WEIGHTS
+        tensors = graph.load_tensors(path)
+        name = f"graph-{graph.BUILDER_VERSION}"
+        given: dict[str, NDArray[Any]] = {}
+        signed = True
+        if self._settings.variant != FP32:
+            signed = int8.prefers_signed()
+            name += "-int8" if signed else "-uint8"
+            given = int8.rounded_weights(path, tensors, signed=signed)
+        providers = () if self._variant_note() else self._settings.providers
+        saved = self._directory / f"{name}.onnx"
         with contextlib.suppress(OSError, IntegrityError):
-            return self._start(saved.read_bytes())
+            return Session(ModelSource(saved.read_bytes(), self._directory, given), providers)
         # Never built, or the saved one is damaged.
-        built = graph.build(
-            graph.load_tensors(self._directory / weights.WEIGHTS),
-            graph.Architecture.load(self._directory / weights.CONFIG),
-            weights.WEIGHTS,
+        architecture = graph.Architecture.load(self._directory / weights.CONFIG)
+        encoder = (
+            int8.Int8Encoder(tensors, architecture, weights.WEIGHTS, signed=signed)
+            if given
+            else graph.Encoder(tensors, architecture, weights.WEIGHTS)
         )
-        session = self._start(built)
+        built = encoder.serialise()
+        session = Session(ModelSource(built, self._directory, given), providers)
         # A read-only directory costs a rebuild per start, nothing else.
         with contextlib.suppress(OSError):
             _write_atomically(saved, built)
         return session
 
-    def _start(self, model: bytes) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        # A daemon that waits for writes must not spin for work.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(self._directory.resolve())
-        )
-        try:
-            return onnxruntime.InferenceSession(model, options, providers=self._providers)
-        except Exception as error:
-            # onnxruntime's exceptions share no base class of their own.
-            raise IntegrityError(f"onnxruntime does not load the model in {self._directory}: {error}") from error
+    def _variant_note(self) -> str:
+        """An accelerator has no kernels for what is rounded here, and would only pass it on."""
+        asked = next((name for name in self._settings.providers if name != CPU), None)
+        if self._settings.variant == FP32 or asked is None:
+            return ""
+        return f"{asked}: {self._settings.variant} runs on the CPU alone"
 
 
-def _choose_providers(names: Sequence[str]) -> tuple[list[str], str]:
-    """onnxruntime's providers for the names of the configuration, the CPU last, and why one is missing."""
-    unknown = [name for name in names if name not in PROVIDERS]
-    if unknown:
-        raise InvalidRequest(f"there is no execution provider {unknown[0]!r}", hint=f"known: {', '.join(PROVIDERS)}")
-    wanted = [PROVIDERS[name] for name in dict.fromkeys((*names, "cpu"))]
-    if len(wanted) == 1:
-        return wanted, ""
-    import onnxruntime
+class _Shared:
+    """Items that several threads take turns in taking."""
 
-    available = onnxruntime.get_available_providers()
-    missing = [name for name in names if PROVIDERS[name] not in available]
-    note = f"this onnxruntime is built without {', '.join(missing)}; using what it has" if missing else ""
-    return [provider for provider in wanted if provider in available], note
+    def __init__(self, items: Sequence[list[int]]) -> None:
+        self._items = iter(items)
+        self._taking = threading.Lock()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while True:
+            with self._taking:
+                item = next(self._items, None)
+            if item is None:
+                return
+            yield item
+
+    def stop(self) -> None:
+        with self._taking:
+            self._items = iter(())
 
 
-def _encodable(text: str) -> str:
-    """The text the tokenizer sees: bounded, and without the lone surrogates that UTF-8 cannot say."""
-    return text[:_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")
+def model_id(model: weights.PublishedModel, variant: str) -> str:
+    """Names the weights, how they are held, and how much of a text is read: whatever changes a vector."""
+    return f"{model.name}/{variant}/{model.max_tokens}/{model.file(weights.WEIGHTS).sha256[:16]}"
 
 
-def _batches(order: Sequence[int], tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+def _tokens(loaded: _Loaded, text: str) -> Sequence[int]:
+    """The text as the tokenizer sees it: bounded, and without the lone surrogates that UTF-8 cannot say."""
+    ids: Sequence[int] = loaded.tokenizer.encode(text[:_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")).ids
+    return ids
+
+
+def _cut(order: Sequence[int], tokens: Sequence[Sequence[int]], max_texts: int, max_tokens: int) -> list[list[int]]:
     """Split positions, shortest text first, into batches bounded in texts and in tokens with padding."""
     batches: list[list[int]] = []
     for position in order:
         width = len(tokens[position])
-        if batches and len(batches[-1]) < _BATCH_TEXTS and width * (len(batches[-1]) + 1) <= _BATCH_TOKENS:
+        if batches and len(batches[-1]) < max_texts and width * (len(batches[-1]) + 1) <= max_tokens:
             batches[-1].append(position)
         else:
             batches.append([position])
     return batches
 
 
-def _run(session: Any, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+def _compute(session: Session, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
     ids = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, text_tokens in enumerate(tokens):
         ids[row, : len(text_tokens)] = text_tokens
         mask[row, : len(text_tokens)] = 1
-    try:
-        (embeddings,) = session.run([graph.EMBEDDING], {graph.INPUT_IDS: ids, graph.ATTENTION_MASK: mask})
-    except Exception as error:
-        # As above; here it is memory or a device that failed, not the model.
-        raise PoolError(f"onnxruntime could not run the model: {error}") from error
-    vectors: NDArray[np.float32] = embeddings
-    return vectors
+    return session.run(graph.EMBEDDING, {graph.INPUT_IDS: ids, graph.ATTENTION_MASK: mask})
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
