@@ -1,0 +1,1 @@
+"""The pool's @cache: what was worked out once and need not be again. Derived, disposable, never the truth."""
