@@ -1,48 +1,149 @@
-"""What a search needs of every event, in memory: its vector's row and who may read it.
+"""What a search asks of every event, as columns of numbers in files: what it is about, and who may read it.
 
-Eight bytes an event. Few distinct owners, groups and modes occur, so events refer to them by number and the
-permission check is made once per distinct triple, not once per event. Does no I/O.
+28 bytes an event, in the page cache and not in memory of our own. The tables have the same; so the end of a file that
+did not reach the disk, and a whole file that is gone, is made again from them. Few distinct owners, groups and modes
+occur, so events refer to them by number and the permission check is made once per distinct triple.
 
-Concurrency: one thread appends; the arrays that it hands out are never changed afterwards, so any number of
-threads may go on using them.
+Concurrency: one thread opens and writes; views never change, so any number of threads may go on using them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from opfs.core.ranking import readable_by
+from opfs.core.words import count_words
+from opfs.errors import IntegrityError
+from opfs.index.packed import PackedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    import sqlite3
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+EVENT_COLUMNS: dict[str, np.dtype[Any]] = {
+    "text": np.dtype("<u4"),
+    "access": np.dtype("<u4"),
+    "element": np.dtype("<u4"),
+    "plugin": np.dtype("<u2"),
+    "op": np.dtype("<u2"),
+    "actor": np.dtype("<u4"),
+    "time_ns": np.dtype("<i8"),
+}
+TEXT_COLUMNS: dict[str, np.dtype[Any]] = {"length": np.dtype("<u2")}
+"""In words; BM25 needs it."""
+_LONGEST = 65_535
+_BATCH = 20_000
 
-class GrowingColumn:
-    """An array of uint32 that grows at its end in amortised constant time."""
+_EVENTS = """
+SELECT e.seq, e.text_row, e.access_id, e.element_id, n.plugin_id, e.op_id, e.actor_id, e.time_ns
+FROM events AS e JOIN elements AS n ON n.id = e.element_id WHERE e.seq >= ? AND e.seq < ? ORDER BY e.seq
+"""
+_TEXTS = "SELECT row, text FROM texts WHERE row >= ? AND row < ? ORDER BY row"
 
-    def __init__(self) -> None:
-        self._values = np.empty(1024, dtype=np.uint32)
-        self._count = 0
+log = logging.getLogger(__name__)
 
-    def __len__(self) -> int:
-        return self._count
 
-    def extend(self, values: Sequence[int] | NDArray[np.uint32]) -> None:
-        end = self._count + len(values)
-        if end > len(self._values):
-            grown = np.empty(max(end, 2 * len(self._values)), dtype=np.uint32)
-            grown[: self._count] = self._values[: self._count]
-            self._values = grown
-        # Behind every view handed out so far: those end at or before the old count.
-        self._values[self._count : end] = values
-        self._count = end
+class Columns:
+    """The files below `directory`, open."""
 
-    def view(self) -> NDArray[np.uint32]:
-        return self._values[: self._count]
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._files: dict[str, PackedFile] = {}
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            for name, dtype in (EVENT_COLUMNS | TEXT_COLUMNS).items():
+                try:
+                    self._files[name] = open_column(directory, name)
+                except IntegrityError:
+                    self._files[name] = PackedFile.create(_path(directory, name), dtype, (), _what(name))
+            undo.pop_all()
+
+    def agree(self, connection: sqlite3.Connection, events: int, texts: int, synced: tuple[int, int]) -> None:
+        """Make the files say what the tables say; so many events and texts are known to be in them already."""
+        for columns, end, start, read in (
+            (EVENT_COLUMNS, events, synced[0], read_events),
+            (TEXT_COLUMNS, texts, synced[1], read_texts),
+        ):
+            start = min(start, end, *(self._files[name].count for name in columns))
+            for name in columns:
+                self._files[name].truncate(start)
+            for first, part in read(connection, start, end):
+                self.write(first, part)
+                start = first + len(next(iter(part.values())))
+            if start != end:
+                raise IntegrityError("rows of its tables are missing")
+        if events and (int(self.view("text", events).max()) >= texts):
+            raise IntegrityError("its tables contradict each other")
+
+    def write(self, first: int, columns: Mapping[str, NDArray[Any] | Sequence[int]]) -> None:
+        """Write records of some columns, from number `first` on; raises OSError."""
+        for name, values in columns.items():
+            self._files[name].write(first, np.asarray(values, dtype=(EVENT_COLUMNS | TEXT_COLUMNS)[name]))
+
+    def view(self, name: str, count: int) -> NDArray[Any]:
+        """The first values of a column, in memory; raises OSError where the disk does not give them."""
+        return self._files[name].view(count)
+
+    def sync(self) -> None:
+        for file in self._files.values():
+            file.sync()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self._files.values())
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def open_column(directory: Path, name: str, *, writable: bool = True) -> PackedFile:
+    """The file of one column; raises IntegrityError where there is none that can be used."""
+    dtype = (EVENT_COLUMNS | TEXT_COLUMNS)[name]
+    return PackedFile.open(_path(directory, name), dtype, (), _what(name), writable=writable)
+
+
+def _path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.{(EVENT_COLUMNS | TEXT_COLUMNS)[name].str[1:]}"
+
+
+def _what(name: str) -> str:
+    return f"the column {name}"
+
+
+def read_events(connection: sqlite3.Connection, start: int, end: int) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """The columns of events as the tables have them, in batches, each with the number of its first."""
+    for first in range(start, end, _BATCH):
+        rows = connection.execute(_EVENTS, (first, min(first + _BATCH, end))).fetchall()
+        table = np.array(rows, dtype=np.int64).reshape(-1, 1 + len(EVENT_COLUMNS))
+        _require_gapless(table[:, 0], first, min(first + _BATCH, end))
+        yield first, {name: table[:, 1 + number] for number, name in enumerate(EVENT_COLUMNS)}
+
+
+def read_texts(connection: sqlite3.Connection, start: int, end: int) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """The columns of texts, likewise."""
+    for first in range(start, end, _BATCH):
+        rows = connection.execute(_TEXTS, (first, min(first + _BATCH, end))).fetchall()
+        _require_gapless(np.array([row for row, _ in rows], dtype=np.int64), first, min(first + _BATCH, end))
+        yield first, {"length": np.array([length_of(text) for _, text in rows], dtype=np.int64)}
+
+
+def _require_gapless(numbers: NDArray[np.int64], first: int, end: int) -> None:
+    # A gap would give every later event another's permissions.
+    if not np.array_equal(numbers, np.arange(first, end)):
+        raise IntegrityError("rows of its tables are missing")
+
+
+def length_of(text: str) -> int:
+    """The value of the column `length` for a text."""
+    return min(count_words(text), _LONGEST)
 
 
 class AccessTable:
@@ -64,9 +165,9 @@ class AccessTable:
         new = [triple for triple in dict.fromkeys(triples) if triple not in self._numbers]
         return AccessTable((*self.triples, *new)) if new else self
 
-    def readable(self, numbers: NDArray[np.uint32], uid: int, gids: Collection[int]) -> NDArray[np.bool_] | None:
-        """Which events, given by their triples' numbers, the user may read; None means all."""
+    def readable(self, uid: int, gids: Collection[int]) -> NDArray[np.bool_] | None:
+        """Which triples, by number, let the user read; None means all do."""
         if uid == 0:
             return None
         allowed = readable_by(uid, gids, uids=self._uids, groups=self._gids, modes=self._modes)
-        return None if allowed.all() else allowed[numbers]
+        return None if allowed.all() else allowed

@@ -1,7 +1,8 @@
-"""The tables of the index's events.db, and how an older database becomes a current one.
+"""The tables of the index's events.db.
 
-Everything here is derived from the chain; a database that cannot be used is replaced, never repaired by hand.
-Does not know vectors. Functions run on the writer's connection, in the thread that holds the writer's lock.
+Everything here is derived from the chain; a database that cannot be used is replaced, never repaired by hand, and so
+is one of another version. Does not know vectors. Functions run on the writer's connection, in the thread that holds
+the writer's lock.
 """
 
 from __future__ import annotations
@@ -9,58 +10,98 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqlite_utils import Database
+    import sqlite3
 
-_VERSION_1 = """
+VERSION = 2
+
+SCHEMA = """
 CREATE TABLE meta (
-  id          INTEGER PRIMARY KEY CHECK (id = 0),  -- there is one row
-  model_id    TEXT NOT NULL,     -- the embedder that made every vector
-  synced_rows INTEGER NOT NULL   -- so many rows of vectors.f32 are known to have reached the disk
+  id            INTEGER PRIMARY KEY CHECK (id = 0),  -- there is one row
+  identity      TEXT NOT NULL,     -- random: another one each time the index is begun anew
+  words_version INTEGER NOT NULL,  -- of the templates that made texts and summaries
+  synced_events INTEGER NOT NULL,  -- so many events are known to have reached the disk in the files of columns
+  synced_texts  INTEGER NOT NULL   -- likewise of texts
+) STRICT;
+
+CREATE TABLE generations (
+  model_id    TEXT PRIMARY KEY,    -- the embedder that made these vectors
+  dimensions  INTEGER NOT NULL,    -- numbers in each
+  is_active   INTEGER NOT NULL,    -- 1: searches use them; 0: they are being made, to take over when they are complete
+  synced_rows INTEGER NOT NULL     -- so many of them are known to have reached the disk
 ) STRICT;
 
 CREATE TABLE texts (
-  row    INTEGER PRIMARY KEY,    -- the row of its vector in vectors.f32
-  sha256 BLOB NOT NULL UNIQUE,   -- of the text in UTF-8: equal texts are embedded once
-  crc32  INTEGER NOT NULL,       -- of the vector's bytes
-  text   TEXT NOT NULL           -- the sentence that was embedded
+  row   INTEGER PRIMARY KEY,       -- from 0, in order of first appearance; the row of its vector in every generation
+  digest INTEGER NOT NULL,         -- the first 8 bytes of its SHA-256: equal texts are stored once
+  text  TEXT NOT NULL              -- the sentence that is embedded, and searched by words
 ) STRICT;
 
+CREATE INDEX texts_by_digest ON texts (digest);
+
+CREATE VIRTUAL TABLE words USING fts5 (
+  text,                            -- of texts, whose row is the rowid; the text itself is not stored twice
+  content = 'texts', content_rowid = 'row', tokenize = "unicode61 remove_diacritics 2"
+);
+
 CREATE TABLE access (
-  id   INTEGER PRIMARY KEY,      -- from 0, without gaps
-  uid  INTEGER NOT NULL,         -- owner of the document
-  gid  INTEGER NOT NULL,         -- its group
-  mode INTEGER NOT NULL,         -- its permission bits; the three decide who may see an event
+  id   INTEGER PRIMARY KEY,        -- from 0, without gaps
+  uid  INTEGER NOT NULL,           -- owner of the document
+  gid  INTEGER NOT NULL,           -- its group
+  mode INTEGER NOT NULL,           -- its permission bits; the three decide who may see an event
   UNIQUE (uid, gid, mode)
 ) STRICT;
 
+CREATE TABLE plugins (
+  id   INTEGER PRIMARY KEY,        -- what events refer to
+  name TEXT NOT NULL UNIQUE        -- e.g. lxc
+) STRICT;
+
+CREATE TABLE elements (
+  id        INTEGER PRIMARY KEY,   -- what events refer to
+  plugin_id INTEGER NOT NULL REFERENCES plugins (id),  -- whose element it is
+  name      TEXT NOT NULL,         -- e.g. 100
+  UNIQUE (plugin_id, name)
+) STRICT;
+
+CREATE TABLE ops (
+  id   INTEGER PRIMARY KEY,        -- what events refer to
+  name TEXT NOT NULL UNIQUE        -- create, update, delete, apply-failed, ...
+) STRICT;
+
+CREATE TABLE actors (
+  id   INTEGER PRIMARY KEY,        -- what events refer to
+  name TEXT NOT NULL UNIQUE        -- who, for a person to read
+) STRICT;
+
 CREATE TABLE events (
-  seq        INTEGER PRIMARY KEY,                        -- global number of the event, without gaps
-  height     INTEGER NOT NULL,                           -- the block that holds it
-  plugin     TEXT NOT NULL,                              -- e.g. lxc
-  element    TEXT NOT NULL,                              -- e.g. 100
-  op         TEXT NOT NULL,                              -- create, update, delete, apply-failed, ...
-  time       TEXT NOT NULL,                              -- RFC 3339, UTC, nanoseconds
-  actor      TEXT NOT NULL,                              -- who, for a person to read
-  summary    TEXT NOT NULL,                              -- what changed, one line
-  event_hash TEXT NOT NULL,                              -- BLAKE3 of the event, hex
-  text_row   INTEGER NOT NULL REFERENCES texts (row),    -- its sentence and vector
-  access_id  INTEGER NOT NULL REFERENCES access (id)     -- who may see it
+  seq        INTEGER PRIMARY KEY,                          -- global number of the event, from 0, without gaps
+  height     INTEGER NOT NULL,                             -- the block that holds it
+  element_id INTEGER NOT NULL REFERENCES elements (id),    -- what was changed
+  op_id      INTEGER NOT NULL REFERENCES ops (id),         -- how
+  actor_id   INTEGER NOT NULL REFERENCES actors (id),      -- by whom
+  time_ns    INTEGER NOT NULL,                             -- when, nanoseconds since the epoch, UTC
+  summary    TEXT NOT NULL,                                -- what changed, one line
+  event_hash BLOB NOT NULL,                                -- BLAKE3 of the event
+  text_row   INTEGER NOT NULL REFERENCES texts (row),      -- its sentence and vector
+  access_id  INTEGER NOT NULL REFERENCES access (id)       -- who may see it
 ) STRICT;
 """
 
-MIGRATIONS = (_VERSION_1,)
-"""Script n takes a database from user_version n to n + 1. A published script never changes."""
-
 
 class UnusableDatabase(Exception):
-    """The database is not one this program can bring up to date; it stays inside opfs.index."""
+    """The database is not one this program can use as it is; it stays inside opfs.index."""
 
 
-def migrate(database: Database) -> None:
-    """Bring the database to the current version, each step in a transaction; raises UnusableDatabase."""
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if not 0 <= version <= len(MIGRATIONS):
-        raise UnusableDatabase(f"version {version} is newer than {len(MIGRATIONS)}, the newest this program knows")
-    for number in range(version, len(MIGRATIONS)):
-        # One script, so that version and tables change together.
-        database.conn.executescript(f"BEGIN;{MIGRATIONS[number]}PRAGMA user_version = {number + 1};COMMIT;")
+def version_of(connection: sqlite3.Connection) -> int:
+    """0 where nothing was ever made in it."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new database; raises UnusableDatabase for one of another version."""
+    version = version_of(connection)
+    if version == 0:
+        # One script, so that version and tables come together.
+        connection.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+    elif version != VERSION:
+        raise UnusableDatabase(f"it is of version {version}, and this program makes version {VERSION}")
