@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from opfs.core.canonical import hash_bytes
+from opfs.core.standing import IN_FORCE, UNSETTLED, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Entry:
     """One committed document: `content_hash` is BLAKE3, 32 bytes; `size` in bytes.
 
-    `height` is the block of its last change, `last_event` the hash (hex) of that event and so the tip of
-    the element's own chain, `author` the user name of that event's actor.
+    `height` is the block of its last change, `last_event` the hash (hex) of that event, `author` the user name of
+    its actor. Events that leave the document as it is change `standing` only.
     """
 
     id: ElementId
@@ -33,6 +34,7 @@ class Entry:
     height: int
     last_event: str
     author: str
+    standing: Standing = IN_FORCE
 
     def holds(self, content: bytes | None) -> bool:
         """Whether `content` is the committed content, byte for byte."""
@@ -47,6 +49,8 @@ class Catalog:
     """Entries by plugin and element, and the name of HEAD."""
 
     head: BlockName
+    unsettled: dict[ElementId, Standing] = field(default_factory=dict)
+    """The elements that wait, failed or have drifted; a live view, do not await while iterating."""
     _plugins: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
     def get(self, id: ElementId) -> Entry | None:
@@ -60,6 +64,10 @@ class Catalog:
         """Plugins that have at least one element."""
         return [plugin for plugin, entries in self._plugins.items() if entries]
 
+    def where(self, entry: Entry) -> str:
+        """In which block the element was last changed, in words."""
+        return f"block {entry.height}{', still to be made' if entry.height > self.head.height else ''}"
+
     def count(self) -> int:
         return sum(len(entries) for entries in self._plugins.values())
 
@@ -67,6 +75,10 @@ class Catalog:
         """Move to a new head; None removes an element."""
         # no await from here to the end: readers see the old block or the new one
         for id, entry in changed.items():
+            if entry is not None and entry.standing.kind in UNSETTLED:
+                self.unsettled[id] = entry.standing
+            else:
+                self.unsettled.pop(id, None)
             if entry is None:
                 self._plugins.get(id.plugin, {}).pop(id.element, None)
             else:

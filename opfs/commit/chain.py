@@ -1,6 +1,7 @@
-"""The chain as the sequencer knows it: HEAD, the state tree, the catalog, the blocks; and the next block.
+"""The chain as the sequencer knows it: HEAD, the state tree, the catalog, the blocks, what is pending; the next block.
 
-`propose` is pure: it builds a block's bytes and changes nothing. `adopt` moves to a block that is durable.
+`extend` and `propose` are pure: they build the bytes of events and of a block, and change nothing. `acknowledge` makes
+events pending that are durable in the journal, `adopt` moves to a block that is durable and holds all of them.
 `load_chain` reads all of it from the store at start and repairs the layer. Trio thread, except `load_chain`,
 which blocks and runs before anything else does.
 """
@@ -9,24 +10,27 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from opfs.commit.catalog import Catalog, Entry
-from opfs.commit.tips import Tip, Tips
+from opfs.commit.pending import NOBODYS, Extension, Pending
+from opfs.commit.tips import Tip, Tips, tip_after
 from opfs.core.canonical import ZERO_HASH, hash_bytes
 from opfs.core.event import Event, decode_events, encode_events
 from opfs.core.header import GENESIS_PREV, BlockHeader
 from opfs.core.merkle import tree_root
 from opfs.core.statetree import StateTree
 from opfs.core.timestamp import format_time, parse_time
-from opfs.errors import IntegrityError
+from opfs.errors import CommitUnknown, IntegrityError, NoSpace
 from opfs.ports import DocumentWrite, FileAttributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from opfs.commit.journaled import Acknowledged
     from opfs.core.names import BlockName, ElementId
+    from opfs.core.redaction import Redactor
     from opfs.ports import SnapshotStore, StoredDocument
 
 log = logging.getLogger(__name__)
@@ -51,10 +55,20 @@ class Outcome:
     plugin_hash: str = ""
     changes_document: bool = True
 
+    def told(self, redact: Redactor) -> Outcome:
+        """The outcome as it may be recorded for ever: without the secrets that a backend may have repeated."""
+        if not redact.knows_any:
+            return self
+        plan = tuple({key: redact(text) for key, text in step.items()} for step in self.plan)
+        return replace(self, message=redact(self.message), plan=plan)
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A block that could follow HEAD: all its bytes, and what the chain will be once it is durable."""
+    """A block that could follow HEAD: all its bytes, and what the chain will be once it is durable.
+
+    It holds what is pending and, after that, `extension`.
+    """
 
     header: BlockHeader
     header_bytes: bytes
@@ -62,7 +76,7 @@ class Proposal:
     events_bytes: bytes
     writes: tuple[DocumentWrite, ...]
     tree: StateTree
-    entries: Mapping[ElementId, Entry | None]
+    extension: Extension
 
     @property
     def name(self) -> BlockName:
@@ -79,29 +93,49 @@ class Chain:
     catalog: Catalog
     tips: Tips
     blocks: list[BlockName] = field(default_factory=list)
+    unrestored: set[ElementId] = field(default_factory=set)
+    """Documents of the layer that may not be HEAD's, because there was no room to put them back."""
+
+    pending: Pending = field(default_factory=Pending)
+
+    @property
+    def end_seq(self) -> int:
+        """The number of events that are in blocks."""
+        return 0 if self.header is None else self.header.events_first + self.header.events_count
 
     @property
     def next_seq(self) -> int:
         """The seq of the next event."""
-        return 0 if self.header is None else self.header.events_first + self.header.events_count
+        return self.end_seq + len(self.pending)
+
+    @property
+    def next_height(self) -> int:
+        """The height of the next block."""
+        return 0 if self.header is None else self.header.height + 1
+
+    def tip(self, id: ElementId) -> Tip | None:
+        """The end of the element's own chain, even if the element is deleted."""
+        return self.pending.tips.get(id) or self.tips.get(id)
 
     def last_event(self, id: ElementId) -> str | None:
         """The hash of the element's newest event, even if the element is deleted."""
-        tip = self.tips.get(id)
+        tip = self.tip(id)
         return tip.event if tip else None
 
-    def propose(self, outcomes: Sequence[Outcome], now_ns: int) -> Proposal:
-        """Build the block that records `outcomes`, of distinct elements; with none, it is genesis."""
-        time_ns = now_ns if self.header is None else max(now_ns, parse_time(self.header.time))
+    def extend(self, outcomes: Sequence[Outcome], now_ns: int) -> Extension:
+        """The events that record `outcomes`, of distinct elements."""
+        return self._extend(outcomes, self._time_ns(now_ns))
+
+    def _extend(self, outcomes: Sequence[Outcome], time_ns: int) -> Extension:
         time = format_time(time_ns)
-        height = 0 if self.header is None else self.header.height + 1
-        events, writes = [], []
-        hashes: dict[ElementId, bytes | None] = {}
+        events, tips, attributes = [], [], []
         entries: dict[ElementId, Entry | None] = {}
+        contents: dict[ElementId, bytes | None] = {}
         for seq, outcome in enumerate(outcomes, self.next_seq):
             old = self.catalog.get(outcome.id)
             if outcome.changes_document:
                 content_hash = None if outcome.content is None else hash_bytes(outcome.content)
+                contents[outcome.id] = outcome.content
             else:
                 content_hash = old.content_hash if old else None
             event = Event(
@@ -116,55 +150,116 @@ class Chain:
                 plan=outcome.plan,
                 plugin_hash=outcome.plugin_hash,
             )
+            tip = tip_after(self.tip(outcome.id), event, self.next_height)
+            entry = _entry_after(event, tip, old, contents.get(outcome.id), outcome.attributes)
             events.append(event)
-            if content_hash is None:
-                entries[outcome.id] = None
-            else:
-                attributes = old.attributes if old else DEFAULT_ATTRIBUTES
-                size = old.size if old else 0
-                if outcome.changes_document and outcome.content is not None:
-                    attributes = outcome.attributes or attributes
-                    size = len(outcome.content)
-                entries[outcome.id] = Entry(
-                    id=outcome.id,
-                    content_hash=content_hash,
-                    size=size,
-                    attributes=attributes,
-                    height=height,
-                    last_event=event.hash,
-                    author=str(outcome.actor.get("user", "")),
-                )
-            if outcome.changes_document:
-                hashes[outcome.id] = content_hash
-                entry = entries[outcome.id]
-                writes.append(DocumentWrite(outcome.id, outcome.content, entry.attributes if entry else None))
+            tips.append(tip)
+            attributes.append(_whose(entry, old))
+            entries[outcome.id] = entry
+        return Extension(tuple(events), tuple(tips), tuple(attributes), entries, contents)
+
+    def resume(self, acknowledged: Acknowledged) -> Extension:
+        """An event that was pending when opfs stopped, as it was; raises IntegrityError if it is not the next one."""
+        event, id = acknowledged.event, acknowledged.event.id
+        if event.seq != self.next_seq or event.prev_event != self.last_event(id):
+            raise IntegrityError(
+                f"event {event.seq} of the journal, of {id}, does not follow the chain, whose next is {self.next_seq}",
+                hint="bring the newer pool back; the journal belongs to it",
+            )
+        content, old = acknowledged.content, self.catalog.get(id)
+        known = (old.content_hash.hex() if old else None) if not acknowledged.sets_document else None
+        if acknowledged.sets_document and content is not None:
+            known = hash_bytes(content).hex()
+        if known != event.content:
+            raise IntegrityError(f"event {event.seq} of the journal, of {id}, has not the document that it names")
+        tip = tip_after(self.tip(id), event, self.next_height)
+        entry = _entry_after(event, tip, old, content, acknowledged.attributes)
+        contents = {id: content} if acknowledged.sets_document else {}
+        return Extension((event,), (tip,), (_whose(entry, old),), {id: entry}, contents)
+
+    def acknowledge(self, extension: Extension) -> None:
+        """What is durable in the journal is pending, and committed for whoever reads."""
+        # no await from here to the end: readers see none of it or all
+        self.pending.take(extension)
+        self.catalog.update(self.catalog.head, extension.entries)
+
+    def propose(self, outcomes: Sequence[Outcome], now_ns: int) -> Proposal:
+        """Build the block that holds what is pending and records `outcomes`, of distinct elements; the first of all is
+        genesis, which holds nothing.
+        """
+        time_ns, pending = self._time_ns(now_ns), self.pending
+        extension = self._extend(outcomes, time_ns)
+        events = (*pending.events, *extension.events)
+        hashes: dict[ElementId, bytes | None] = {}
+        writes = []
+        for id, content in {**pending.contents, **extension.contents}.items():
+            entry = extension.entries[id] if id in extension.entries else self.catalog.get(id)
+            hashes[id] = entry.content_hash if entry else None
+            writes.append(DocumentWrite(id, content, entry.attributes if entry else None))
         tree = self.tree.updated(hashes)
         header = BlockHeader(
             origin=self.origin,
-            height=height,
+            height=self.next_height,
             prev=GENESIS_PREV if self.header is None else self.header.hash,
-            time=time,
+            time=format_time(time_ns),
             state_root=tree.root.hex(),
             state_count=tree.count,
             events_root=tree_root([event.encode() for event in events]).hex(),
-            events_first=self.next_seq,
+            events_first=self.end_seq,
             events_count=len(events),
         )
-        events_bytes = encode_events(tuple(events))
-        return Proposal(header, header.encode(), tuple(events), events_bytes, tuple(writes), tree, entries)
+        return Proposal(header, header.encode(), events, encode_events(events), tuple(writes), tree, extension)
 
     def adopt(self, proposal: Proposal) -> None:
-        """Make a durable block HEAD."""
+        """Make a durable block HEAD; nothing is pending any more."""
         # no await from here to the end: readers see the old block or the new one
+        extension = proposal.extension
+        self.tips.extend(self.pending.moves)
+        self.tips.extend((event.id, tip) for event, tip in zip(extension.events, extension.tips, strict=True))
+        self.pending = Pending()
         self.header = proposal.header
         self.tree = proposal.tree
-        self.tips.extend(_tips_of(proposal.events, proposal.header.height))
         self.blocks.append(proposal.name)
-        self.catalog.update(proposal.name, proposal.entries)
+        self.catalog.update(proposal.name, extension.entries)
+
+    def _time_ns(self, now_ns: int) -> int:
+        """Time never goes back: neither that of blocks nor that of events."""
+        head_ns = now_ns if self.header is None else parse_time(self.header.time)
+        return max(now_ns, head_ns, self.pending.newest_ns)
 
 
-def _tips_of(events: Sequence[Event], height: int) -> list[tuple[ElementId, Tip]]:
-    return [(event.id, Tip(event.seq, event.hash, height, str(event.actor.get("user", "")))) for event in events]
+def _entry_after(
+    event: Event, tip: Tip, old: Entry | None, content: bytes | None, attributes: FileAttributes | None
+) -> Entry | None:
+    """The element in the catalog after `event`, which set its document to `content` unless that is None."""
+    if event.content is None:
+        return None
+    kept = old.attributes if old else DEFAULT_ATTRIBUTES
+    return Entry(
+        id=event.id,
+        content_hash=bytes.fromhex(event.content),
+        size=len(content) if content is not None else old.size if old else 0,
+        attributes=kept if content is None else attributes or kept,
+        height=tip.version.height,
+        last_event=tip.version.event,
+        author=tip.version.author,
+        standing=tip.standing,
+    )
+
+
+def _whose(entry: Entry | None, old: Entry | None) -> FileAttributes:
+    known = entry or old
+    return known.attributes if known else NOBODYS
+
+
+def _tips_of(tips: Tips, events: Sequence[Event], height: int) -> list[tuple[ElementId, Tip]]:
+    """What becomes of `tips` through the events of one block."""
+    newest: dict[ElementId, Tip] = {}
+    moves = []
+    for event in events:
+        newest[event.id] = tip = tip_after(newest.get(event.id) or tips.get(event.id), event, height)
+        moves.append((event.id, tip))
+    return moves
 
 
 def load_chain(store: SnapshotStore, tips: Tips, origin: str, now_ns: int) -> Chain:
@@ -182,11 +277,11 @@ def load_chain(store: SnapshotStore, tips: Tips, origin: str, now_ns: int) -> Ch
         raise IntegrityError(f"block {head} holds the header of block {header.name}", hint="restore it from a replica")
     tips = _catch_up(store, tips, blocks, header)
     documents, tree = _read_layer(store)
+    unrestored: set[ElementId] = set()
     if tree.root.hex() != header.state_root:
-        _repair_layer(store, head, header)
-        documents, tree = _read_layer(store)
-        if tree.root.hex() != header.state_root:
-            raise IntegrityError(f"the layer does not become what block {head} says, after a repair")
+        committed, tree = _read_block(store, head, header)
+        unrestored = _repair_layer(store, head, documents, committed)
+        documents = committed
     catalog = Catalog(head)
     entries = {}
     for document in documents:
@@ -198,12 +293,13 @@ def load_chain(store: SnapshotStore, tips: Tips, origin: str, now_ns: int) -> Ch
             content_hash=hash_bytes(document.content),
             size=len(document.content),
             attributes=document.attributes,
-            height=tip.height,
-            last_event=tip.event,
-            author=tip.author,
+            height=tip.version.height,
+            last_event=tip.version.event,
+            author=tip.version.author,
+            standing=tip.standing,
         )
     catalog.update(head, entries)
-    return Chain(header.origin, header, tree, catalog, tips, blocks)
+    return Chain(header.origin, header, tree, catalog, tips, blocks, unrestored)
 
 
 def _make_genesis(store: SnapshotStore, tips: Tips, origin: str, now_ns: int) -> Chain:
@@ -234,15 +330,31 @@ def _read_layer(store: SnapshotStore) -> tuple[list[StoredDocument], StateTree]:
     return documents, StateTree.of((document.id, hash_bytes(document.content)) for document in documents)
 
 
-def _repair_layer(store: SnapshotStore, head: BlockName, header: BlockHeader) -> None:
-    """Put back what a crash between writing the layer and the snapshot left half done."""
-    committed = {document.id: hash_bytes(document.content) for document in store.scan_block(head)}
-    if StateTree.of(committed.items()).root.hex() != header.state_root:
+def _read_block(store: SnapshotStore, head: BlockName, header: BlockHeader) -> tuple[list[StoredDocument], StateTree]:
+    documents = list(store.scan_block(head))
+    tree = StateTree.of((document.id, hash_bytes(document.content)) for document in documents)
+    if tree.root.hex() != header.state_root:
         raise IntegrityError(f"the documents of block {head} are not those its header commits to")
-    found = {document.id: hash_bytes(document.content) for document in store.scan_layer()}
-    differing = {id for id in committed.keys() | found.keys() if committed.get(id) != found.get(id)}
+    return documents, tree
+
+
+def _repair_layer(
+    store: SnapshotStore, head: BlockName, layer: Sequence[StoredDocument], committed: Sequence[StoredDocument]
+) -> set[ElementId]:
+    """Put back what a crash between writing the layer and the snapshot left half done; returns what could not be.
+
+    That is no reason not to serve: nobody reads the layer, and no block is made before it is put back.
+    """
+    wanted = {document.id: document.content for document in committed}
+    found = {document.id: document.content for document in layer}
+    differing = {id for id in wanted.keys() | found.keys() if wanted.get(id) != found.get(id)}
     log.warning("the layer differs from %s in %d documents: restoring them", head, len(differing))
-    store.restore_layer(head, differing)
+    try:
+        store.restore_layer(head, differing)
+    except (NoSpace, CommitUnknown) as error:
+        log.error("the layer is not restored, the next block will have to do it: %s", error)
+        return differing
+    return set()
 
 
 def _catch_up(store: SnapshotStore, tips: Tips, blocks: Sequence[BlockName], head: BlockHeader) -> Tips:
@@ -259,5 +371,5 @@ def _catch_up(store: SnapshotStore, tips: Tips, blocks: Sequence[BlockName], hea
         end_seq -= len(events)
     for height, events in reversed(missing):
         unseen = [event for event in events if event.seq >= tips.next_seq]
-        tips.extend(_tips_of(unseen, height))
+        tips.extend(_tips_of(tips, unseen, height))
     return tips

@@ -30,6 +30,10 @@ class Confirmations:
             self._expiry_ns.pop(next(iter(self._expiry_ns)))
         self._expiry_ns[op, id, uid] = now_ns + VALID_NS
 
+    def has(self, op: str, id: ElementId, uid: int) -> bool:
+        """Whether there is a confirmation that `use` would consume."""
+        return self._expiry_ns.get((op, id, uid), 0) > self._clock.now_ns()
+
     def use(self, op: str, id: ElementId, uid: int) -> bool:
         """Consume the confirmation; False where there is none or it is too old."""
         return self._expiry_ns.pop((op, id, uid), 0) > self._clock.now_ns()

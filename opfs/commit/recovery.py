@@ -1,43 +1,96 @@
-"""What a crash interrupted, finished or undone at the next start.
+"""What a crash interrupted, finished or undone at the next start; what was acknowledged and is in no block, in one.
 
-For every intent that no block tells the end of, the host is observed first: as desired means the change is
-committed now, as before means nothing happened, anything else is undone. What was done becomes an event
-with source `recovery`. Uses the commit path's own functions; runs before the mount answers.
+An acknowledged event is a fact that somebody was told: it becomes part of the chain as it is, whatever the host looks
+like by now, and if that differs, it is drift. For every intent that no event tells the end of, the host is observed
+first: as desired means the change is committed now, as before means nothing happened, anything else is undone. What
+was done becomes an event with source `recovery`. Uses the commit path's own functions; runs before the mount answers.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import trio
+
 from opfs.commit.change import Request
+from opfs.commit.foreign import calling, differences_of
 from opfs.commit.host import Applied, Step
+from opfs.commit.journaled import AcknowledgedBatch, Intent, NewAttributes
 from opfs.core.action import StateDiff
 from opfs.core.actor import Actor
 from opfs.core.document import parse_document
-from opfs.errors import OpfsError
+from opfs.core.meta import split_meta
+from opfs.errors import NoSpace, OpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opfs.commit.chain import Chain
-    from opfs.commit.journal import IntendedChange, Intent, Journal
+    from opfs.commit.journal import Journal
+    from opfs.commit.journaled import Acknowledged, IntendedChange, Record
     from opfs.commit.sequencer import Sequencer
     from opfs.core.action import Document
     from opfs.core.names import ElementId
 
 log = logging.getLogger(__name__)
 
+SETTLED_AT_ONCE = 64
+
 
 async def recover(chain: Chain, journal: Journal, sequencer: Sequencer) -> int:
-    """Settle every open intent; returns how many there were. The journal is empty afterwards."""
-    intents = open_intents(chain, journal.load())
-    for intent in intents:
-        await _settle(intent, sequencer)
-    # After this line: every intent is in the chain or without effect; a crash before it leaves settled
-    # intents in the journal; repaired by the next start, which finds them committed or without effect.
-    journal.reset()
+    """Settle every open intent; returns how many there were. Raises nothing: what it cannot do stops writing.
+
+    The journal is empty afterwards, unless the pool is full: then the next start looks at it again, and what is
+    acknowledged stays pending.
+    """
+    try:
+        records = journal.load()
+        await _resume(pending_events(chain, records), sequencer)
+        intents = open_intents(chain, [record for record in records if isinstance(record, Intent)])
+        is_settled = await _settle_all(intents, sequencer)
+        # After this line: every intent is in the chain or without effect, every event in a block; a crash here leaves
+        # them in the journal; repaired by the next start, which finds them committed or without effect.
+        if is_settled and not chain.pending:
+            journal.reset()
+    except NoSpace as error:
+        log.warning("settled intents stay in the journal until the next start: %s", error)
+        return 0
+    except OpfsError as error:
+        sequencer.failsafe.enter(f"what was interrupted could not be settled: {error}")
+        return 0
     return len(intents)
+
+
+def pending_events(chain: Chain, records: Sequence[Record]) -> Sequence[Acknowledged]:
+    """The acknowledged events that no block has, oldest first, with the newest attributes of what they set; pure."""
+    found: list[Acknowledged] = []
+    for record in records:
+        match record:
+            case AcknowledgedBatch():
+                found += [each for each in record.events if each.event.seq >= chain.end_seq]
+            case NewAttributes():
+                found = [_with_attributes(each, record) for each in found]
+    return found
+
+
+def _with_attributes(acknowledged: Acknowledged, record: NewAttributes) -> Acknowledged:
+    if acknowledged.event.id != record.id or acknowledged.content is None:
+        return acknowledged
+    return replace(acknowledged, attributes=record.attributes)
+
+
+async def _resume(acknowledged: Sequence[Acknowledged], sequencer: Sequencer) -> None:
+    """Make them pending again, and a block of them; where the pool is full, they stay pending."""
+    if not acknowledged:
+        return
+    await sequencer.resume(acknowledged)
+    log.warning("%d events were acknowledged, and in no block, when opfs stopped", len(acknowledged))
+    try:
+        await sequencer.seal()
+    except NoSpace as error:
+        log.error("no block can be made of them yet: %s", error)
 
 
 def open_intents(chain: Chain, intents: Sequence[Intent]) -> Sequence[Intent]:
@@ -54,7 +107,35 @@ def open_intents(chain: Chain, intents: Sequence[Intent]) -> Sequence[Intent]:
     return list({id(intent): intent for intent in newest.values()}.values())
 
 
-async def _settle(intent: Intent, sequencer: Sequencer) -> None:
+async def _settle_all(intents: Sequence[Intent], sequencer: Sequencer) -> bool:
+    """Settle intents, and say whether all of that is on record; raises what `_settle` raises.
+
+    Side by side, so that their events share blocks; where two have an element in common, one after the other.
+    """
+    elements = [item.change.id for intent in intents for item in intent.changes]
+    if len(set(elements)) < len(elements):
+        return all([await _settle(intent, sequencer) for intent in intents])
+    settled: list[bool] = []
+    errors: list[OpfsError] = []
+
+    async def settle(intent: Intent) -> None:
+        try:
+            async with limit:
+                settled.append(await _settle(intent, sequencer))
+        except OpfsError as error:
+            errors.append(error)
+
+    limit = trio.CapacityLimiter(SETTLED_AT_ONCE)
+    async with trio.open_nursery() as nursery:
+        for intent in intents:
+            nursery.start_soon(settle, intent)
+    if errors:
+        raise errors[0]
+    return all(settled)
+
+
+async def _settle(intent: Intent, sequencer: Sequencer) -> bool:
+    """Finish or undo one intent; whether that is on record. Raises what writing the record may raise, but NoSpace."""
     host = sequencer.host
     request = Request(
         changes=tuple(item.change for item in intent.changes),
@@ -66,10 +147,11 @@ async def _settle(intent: Intent, sequencer: Sequencer) -> None:
     try:
         for item in intent.changes:
             steps.append(await _step(item, sequencer))
-        if all([await _is(step, step.desired) for step in steps]):
+        acting = [step for step in steps if step.held is None]
+        if all([await _is(step, step.desired) for step in acting]):
             applied = Applied(host.outcomes(steps, request), tuple(steps))
             log.warning("%s was applied when opfs stopped: committing it", names)
-        elif all([await _is(step, step.before) for step in steps]):
+        elif all([await _is(step, step.before) for step in acting]):
             applied = Applied(steps=tuple(steps))
             log.warning("%s had not begun when opfs stopped: dropping it", names)
         else:
@@ -81,26 +163,38 @@ async def _settle(intent: Intent, sequencer: Sequencer) -> None:
         log.error("%s cannot be looked at: %s", names, error)
         reason = f"interrupted; what became of it is unknown: {error}"
         applied = Applied(tuple(host.failed(step, request, reason) for step in steps), tuple(steps))
-    if applied.outcomes:
-        await sequencer.record(request, applied)
+    try:
+        if applied.outcomes:
+            await sequencer.record(request, applied)
+    except NoSpace as error:
+        # Nobody was told that the change was made, so on a full pool it is not: the host is left as it was.
+        remains = await host.undo(steps)
+        log.error("%s cannot be recorded: %s; NOT undone: %s", names, error, "; ".join(remains) or "nothing")
+        return not remains
     await host.release(steps)
+    return True
 
 
 async def _step(item: IntendedChange, sequencer: Sequencer) -> Step:
     change = item.change
-    committed = await sequencer.committed_document(change.id)
-    desired = None if change.content is None else parse_document(change.content)
+    declared = await sequencer.documents.declared(change.id)
+    committed = declared.document if declared is not None else None
+    desired = None
+    if change.content is not None:
+        desired = split_meta(parse_document(change.content), change.content).document
     return Step(
         change=change,
-        plugin=sequencer.host.plugin(change.id),
+        plugin=sequencer.validator.require(change.id.plugin),
         op="delete" if desired is None else "update" if committed is not None else "create",
         document=committed if desired is None else desired,
         before=item.before,
         desired=desired,
         diff=StateDiff(change.id.plugin, item.actions),
         checkpoint=item.checkpoint,
+        held=item.held,
     )
 
 
 async def _is(step: Step, wanted: Document | None) -> bool:
-    return not step.plugin.compare(step.id.element, wanted, await step.observe())
+    async with calling(step.plugin, step.id):
+        return not differences_of(step.plugin, step.id.element, wanted, await step.observe())

@@ -16,19 +16,20 @@ import os
 import stat
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from opfs.core.names import ELEMENT_NAME, PLUGIN_NAME, ElementId
 from opfs.core.refusal import TEXT_LIMIT, Refusal, excerpt_of, render
-from opfs.errors import NotFound
+from opfs.errors import NotFound, SecretWritten
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from opfs.core.actor import Actor
+    from opfs.core.precedent import Precedent
     from opfs.errors import OpfsError
     from opfs.ports import Clock
 
@@ -64,6 +65,17 @@ class RefusedDocument:
         return render(self.refusal).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A refusal and what it was about, for whoever looks for what resembles it; `pid` is the writer's."""
+
+    refusal: Refusal
+    id: ElementId | None
+    content: bytes | None
+    error: OpfsError
+    pid: int
+
+
 class Refusals:
     """The record of refusals below `directory`, which is made, private to its owner, where it is not there.
 
@@ -71,13 +83,17 @@ class Refusals:
     reason is written last, so a document without one is what a crash left, and the next start removes it.
     """
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path, clock: Clock, *, has_room: Callable[[], bool] = lambda: True) -> None:
+        """`has_room` says whether documents may be kept now: in a full pool only the reasons are."""
         self._directory = directory
+        self._has_room = has_room
         self._clock = clock
         self._recent: deque[Refusal] = deque(maxlen=RING_COUNT)
         self._kept: dict[ElementId, RefusedDocument] = {}  # oldest refusal first
         self._total_bytes = 0
         self._recorded: WeakSet[OpfsError] = WeakSet()
+        self.on_refused: Callable[[Refused], bool] = lambda refused: False
+        """Asked about each refusal whether it will `tell` what resembles it; must not wait."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for document in sorted(self._load(), key=lambda found: found.refusal.number):
             self._remember(document)
@@ -93,12 +109,16 @@ class Refusals:
         content: bytes | None,
         actor: Actor,
         gid: int = 0,
+        about: ElementId | None = None,
     ) -> Refusal:
         """Number and keep one refusal; `path` is what was written, below the mount point.
 
         `id` is None where the name is not that of an element, and `content` where the request had no
-        document; the document is kept only with both. `gid` is the caller's, for the kept file's group.
+        document; the document is kept only with both, and never one with a secret in it. `gid` is the caller's, for
+        the kept file's group. `about` is the element where no document is to be kept though there is one.
         """
+        if isinstance(error, SecretWritten):
+            content = None  # neither on disk nor under a caret
         self._number += 1
         self._recorded.add(error)
         refusal = Refusal(
@@ -114,14 +134,34 @@ class Refusals:
             location=error.location,
             excerpt=None if content is None or error.location is None else excerpt_of(content, error.location),
         )
+        if self.on_refused(Refused(refusal, id or about, content, error, actor.pid)):
+            refusal = replace(refusal, seen=None)
         self._recent.append(refusal)
         if id is not None and content is not None and _is_safe(id) and len(content) <= MAX_KEPT_BYTES:
             try:
-                self._keep(RefusedDocument(id, len(content), refusal), content)
+                self._forget(id)  # a reason never stands beside a document that it is not about
+                if self._has_room():
+                    self._keep(RefusedDocument(id, len(content), refusal), content)
             except OSError as failure:
                 self._forget(id)
                 log.warning("the refused document of %s was not kept: %s", id, failure)
         return refusal
+
+    def tell(self, number: int, seen: Sequence[Precedent]) -> None:
+        """What resembles the refusal of that number, unless it is forgotten by now. Kept in memory alone."""
+        for position, refusal in enumerate(self._recent):
+            if refusal.number == number:
+                self._recent[position] = replace(refusal, seen=tuple(seen))
+        for id, kept in self._kept.items():
+            if kept.refusal.number == number:
+                self._kept[id] = replace(kept, refusal=replace(kept.refusal, seen=tuple(seen)))
+
+    def forget_seen(self) -> None:
+        """Forget all that was told: something is erased, and its words may be among it."""
+        numbers = {refusal.number for refusal in (*self._recent, *(kept.refusal for kept in self._kept.values()))}
+        looked_for = {refusal.number for refusal in self._recent if refusal.seen is None}
+        for number in numbers - looked_for:
+            self.tell(number, ())
 
     def has_recorded(self, error: OpfsError) -> bool:
         """Whether this very error is on record: whoever passes it on need not record it again."""
@@ -176,7 +216,6 @@ class Refusals:
 
     def _keep(self, document: RefusedDocument, content: bytes) -> None:
         id = document.id
-        self._forget(id)  # a reason never stands beside a document that it is not about
         while self._kept and (len(self._kept) >= MAX_DOCUMENTS or self._total_bytes + document.size > MAX_TOTAL_BYTES):
             self._forget(next(iter(self._kept)))
         with self._open_plugin(id.plugin, create=True) as plugin:

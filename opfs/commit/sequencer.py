@@ -1,59 +1,76 @@
-"""The one writer of the chain: takes requests, makes blocks, answers writers.
+"""The one writer of the chain: takes requests, makes their events durable and blocks of them, answers writers.
 
 Life of a write (architecture.md): `submit` validates; a task of its own carries the request out on the host
 (opfs.commit.host); the sequencer puts everything that is ready into one block, and whoever arrives
-while that block is made goes into the next. A writer is answered when its block is durable.
+while that block is made goes into the next. A writer is answered when its events are durable: in their block or, where
+blocks are made at intervals (opfs.commit.sealing), in the journal.
 
 Concurrency: everything here runs on the trio thread; the store is called in one worker thread at a time.
-Work goes on in the sequencer's own nursery, so a writer that is interrupted or gone changes nothing.
+Work goes on in the sequencer's own nursery, so a writer that is interrupted or gone changes nothing. An element is
+changed, or looked at for good, by one task at a time: writers that meet are told so, and wait for what opfs does.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
 
-from opfs.commit.content import ContentCache
-from opfs.commit.host import Applied, Host
-from opfs.core.canonical import hash_bytes
-from opfs.core.document import parse_document
-from opfs.core.position import locate
-from opfs.core.schema import DocumentSchema
+from opfs.commit.blocks import Blocks
+from opfs.commit.change import Change, Request
+from opfs.commit.dependencies import ALONE, Dependencies
+from opfs.commit.host import Applied, Host, Want, failure_of
+from opfs.commit.policy import Policy
+from opfs.commit.reading import CommittedDocuments
+from opfs.commit.sealing import Sealing
+from opfs.commit.timings import ACKNOWLEDGE, COMMIT, Timings
+from opfs.commit.validation import Validator
+from opfs.core.actor import Actor
+from opfs.core.cadence import Cadence
+from opfs.core.redaction import Redactor
+from opfs.core.standing import IN_FORCE, OWN_SOURCES, PENDING
 from opfs.errors import (
+    ApplyNoSpace,
     ApplyTimeout,
     Busy,
     CommitUnknown,
-    IntegrityError,
     InvalidRequest,
     NoSpace,
-    NotFound,
     OpfsError,
     ReadOnly,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from opfs.commit.catalog import Catalog
+    from opfs.commit.catalog import Catalog, Entry
     from opfs.commit.chain import Chain, Proposal
-    from opfs.commit.change import Change, Request
     from opfs.commit.confirmations import Confirmations
+    from opfs.commit.dependencies import Company
     from opfs.commit.failsafe import FailSafe
     from opfs.commit.journal import Journal
+    from opfs.commit.journaled import Acknowledged
     from opfs.commit.logbook import Logbook
-    from opfs.core.action import Document
+    from opfs.commit.pending import Extension, Pending
+    from opfs.commit.preview import Preview
+    from opfs.commit.reserve import Reserve
     from opfs.core.names import BlockName, ElementId
+    from opfs.core.rules import PluginRules
+    from opfs.core.standing import Standing
     from opfs.ports import Clock, FileAttributes, Plugin, SnapshotStore
 
 log = logging.getLogger(__name__)
 
 MAX_REQUESTS_PER_BLOCK = 256
 REPLY_TIMEOUT_S = 240.0
-# A small document takes 10 µs; a hostile one of a mebibyte can take half a second.
-VALIDATE_INLINE_BYTES = 16 << 10
+
+_NOBODY = Actor(uid=0, user="root", source="interval")
+
+Work = Callable[[], Awaitable[Applied]]
+"""What is done about a request while its elements are nobody else's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,12 +78,22 @@ class _Ticket:
     """A request on its way; `done` is set once `block` or `error` is."""
 
     request: Request
-    desired: Sequence[Document | None]
-    depends_on: Sequence[trio.Event] = ()
     applied: Applied = field(default_factory=Applied)
     block: BlockName | None = None
     error: OpfsError | None = None
     done: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether opfs itself wants this, so that a writer waits for it."""
+        return self.request.actor.source in OWN_SOURCES
+
+    @property
+    def may_use_reserve(self) -> bool:
+        """Whether it stores nothing new, so that it goes on in a full pool: deletes, failures, opfs' own events."""
+        outcomes = self.applied.outcomes
+        stores = any(outcome.changes_document and outcome.content is not None for outcome in outcomes)
+        return not stores if outcomes else self.is_own or all(c.content is None for c in self.request.changes)
 
 
 class Sequencer:
@@ -83,24 +110,34 @@ class Sequencer:
         failsafe: FailSafe,
         clock: Clock,
         *,
+        rules: Mapping[str, PluginRules] | None = None,
+        redactor: Redactor | None = None,
+        reserve: Reserve | None = None,
         reply_timeout_s: float = REPLY_TIMEOUT_S,
+        timings: Timings | None = None,
+        cadence: Cadence | None = None,
     ) -> None:
+        self._timings = timings = timings or Timings()
         self.plugins = plugins
         self.confirmations = confirmations
         self.failsafe = failsafe
-        self.host = Host(plugins, chain, journal, confirmations)
+        self.redact = redactor or Redactor()
+        self.policy = Policy(chain.catalog, confirmations, rules or {})
+        self.documents = CommittedDocuments(store, chain)
+        self.validator = Validator(plugins)
+        self.dependencies = Dependencies(plugins, chain.catalog, self.documents.declared)
+        self.host = Host(self.validator.require, chain, journal, self.policy, self.dependencies, self.redact, timings)
+        self.on_change: list[Callable[[Mapping[ElementId, Entry | None]], None]] = []
+        """Called with what has changed as soon as it is durable, on the trio thread; they neither block nor raise."""
         self.on_block: list[Callable[[Proposal], None]] = []
-        """Called after each commit point, on the trio thread; they must neither block nor raise."""
+        """Called after each commit point of a block, after `on_change`, in the same way."""
+        self.sealing = Sealing(cadence or Cadence(), clock)
         self._chain = chain
         self._store = store
-        self._logbook = logbook
-        self._clock = clock
+        self._blocks = Blocks(chain, store, logbook, journal, clock, failsafe, timings)
+        self._reserve = reserve
         self._reply_timeout_s = reply_timeout_s
-        self._schemas: dict[str, DocumentSchema] = {}
-        self._contents = ContentCache()
-        self._in_flight: dict[ElementId, trio.Event] = {}
-        self._layer = trio.Lock()
-        self._thread = trio.CapacityLimiter(1)
+        self._in_flight: dict[ElementId, _Ticket] = {}
         self._ready_in, self._ready_out = trio.open_memory_channel[_Ticket](10_000)
         self._nursery: trio.Nursery | None = None
         self._draining = False
@@ -116,8 +153,13 @@ class Sequencer:
 
     @property
     def event_count(self) -> int:
-        """Events committed so far; the next one's seq."""
-        return self._chain.next_seq
+        """Events in blocks so far."""
+        return self._chain.end_seq
+
+    @property
+    def pending(self) -> Pending:
+        """The events that are durable and in no block yet; a live view."""
+        return self._chain.pending
 
     @property
     def in_flight_count(self) -> int:
@@ -132,6 +174,8 @@ class Sequencer:
         """Make blocks until cancelled; what has begun is finished first."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self.dependencies.load, self._store.scan_block(self.catalog.head))
+            nursery.start_soon(self.sealing.run, self._chain, self.seal)
             task_status.started()
             async for ticket in self._ready_out:
                 batch = [ticket]
@@ -146,82 +190,76 @@ class Sequencer:
     # --- for readers -------------------------------------------------------------------------------------
 
     async def read_document(self, id: ElementId) -> bytes:
-        """The committed bytes of a document, checked against their hash.
-
-        Raises NotFound, or IntegrityError if the stored bytes are not those that were committed.
-        """
-        entry = self.catalog.get(id)
-        if entry is None:
-            raise NotFound(f"{id} does not exist")
-        content = self._contents.get(entry.content_hash)
-        if content is None:
-            content = await trio.to_thread.run_sync(self._store.read_document, self.catalog.head, id)
-            if not entry.holds(content):
-                raise IntegrityError(f"the stored bytes of {id} are not those of block {entry.height}")
-            self._contents.put(entry.content_hash, content)
-        return content
-
-    async def committed_document(self, id: ElementId) -> Document | None:
-        """The committed document, parsed; None where there is none."""
-        if self.catalog.get(id) is None:
-            return None
-        return parse_document(await self.read_document(id))
+        """The committed bytes of a document; raises NotFound or IntegrityError."""
+        return await self.documents.read(id)
 
     def is_busy(self, id: ElementId) -> bool:
         """Whether a change of the element is under way."""
         return id in self._in_flight
 
+    async def wait_idle(self, id: ElementId) -> None:
+        """Return when no change of the element is under way."""
+        while (ticket := self._in_flight.get(id)) is not None:
+            await ticket.done.wait()
+
+    def status(self, id: ElementId) -> str:
+        """Where a committed element stands, in words, and if that is in no block yet; empty where there is none."""
+        entry = self.catalog.get(id)
+        if entry is None:
+            return ""
+        if not self.is_pending(id):
+            return str(entry.standing)
+        return PENDING if entry.standing == IN_FORCE else f"{PENDING}, {entry.standing}"
+
+    def is_pending(self, id: ElementId) -> bool:
+        """Whether the element's newest event is in no block yet."""
+        return id in self.pending.tips
+
+    def note_standing(self, id: ElementId, standing: Standing) -> None:
+        """What was seen of an element since its last event; it holds until the next one, or the next start."""
+        entry = self.catalog.get(id)
+        if entry is not None:
+            self.catalog.update(self.catalog.head, {id: replace(entry, standing=standing)})
+
+    async def preview(self, change: Change, actor: Actor, company: Company = ALONE) -> Preview:
+        """What submitting the change would do now, or once `company` has happened; it does nothing.
+
+        Raises as `submit` does before it acts.
+        """
+        request = Request((change,), actor)
+        (want,) = await self._with_committed(await self._wants(request))
+        return await self.host.preview(request, want, company)
+
+    async def preview_all(self, request: Request) -> Sequence[Preview]:
+        """What submitting the request would do now, in that order; it does nothing, and raises as `preview` does."""
+        return await self.host.preview_all(request, await self._with_committed(await self._wants(request)))
+
     # --- for writers -------------------------------------------------------------------------------------
 
-    def validate(self, change: Change) -> Document | None:
-        """The parsed document, None for a delete; raises InvalidRequest, NotFound or Rejected."""
-        plugin = self.host.plugin(change.id)
-        if change.content is None:
-            return None
-        document = parse_document(change.content)
-        schema = self._schemas.get(plugin.name)
-        if schema is None:
-            schema = self._schemas[plugin.name] = DocumentSchema(plugin.schema)
-        schema.check(document, change.content)
-        try:
-            plugin.check(change.id.element, document)
-        except InvalidRequest as error:
-            if error.location is not None:
-                error.location = locate(change.content, error.location.pointer)
-            raise
-        except OpfsError:
-            raise
-        except Exception as error:
-            log.exception("the plugin %s has a bug", plugin.name)
-            raise InvalidRequest(f"the plugin {plugin.name} has a bug in its check: {error!r}") from error
-        return document
-
-    async def _validated(self, change: Change) -> Document | None:
-        """`validate`, in a worker thread for a document that may take long."""
-        if change.content is None or len(change.content) <= VALIDATE_INLINE_BYTES:
-            return self.validate(change)
-        return await trio.to_thread.run_sync(self.validate, change)
-
     async def submit(self, request: Request) -> BlockName:
-        """Apply and commit a request; returns the block that holds it, or HEAD if nothing had to change.
+        """Apply and commit a request; returns its block, or HEAD if nothing had to change or it is pending.
 
         Raises InvalidRequest or Rejected (nothing was done), Busy, Stale, ApplyFailed (tried; what was undone
-        is in the reason, and the failure is a block), ApplyTimeout, NoSpace, CommitUnknown, ReadOnly.
+        is in the reason, and the failure is a block), ApplyTimeout, NoSpace, CommitUnknown, ReadOnly. An element
+        that must wait for others is committed, and applied when they are in place.
         """
-        self.failsafe.require_writable()
-        if self._draining:
-            raise ReadOnly("opfs is shutting down", hint="write again when it is back")
+        self._require_accepting()
+        if request.wants_block and self.pending:
+            await self.seal()
         if len({change.id for change in request.changes}) < len(request.changes):
             raise InvalidRequest("a request changes each element once")
-        desired = [await self._validated(change) for change in request.changes]
+        wants = await self._wants(request)
+        if size := sum(len(change.content or b"") for change in request.changes):
+            await self.require_room(size)
+        while own := [ticket for change in request.changes if (ticket := self._own_ticket(change.id))]:
+            await own[0].done.wait()
         # no await from here until the elements are in flight: of two writers one is busy
         for change in request.changes:
             if change.id in self._in_flight:
                 raise Busy(f"another writer is committing {change.id}", hint="write again when it is done")
-        ticket = _Ticket(request, desired, self._wait_for(request, desired))
-        for change in request.changes:
-            self._in_flight[change.id] = ticket.done
-        self._start(self._work, ticket)
+        self.dependencies.begin({want.id: want.needs for want in wants if want.desired is not None})
+        earlier = self._earlier(need for want in wants for need in want.needs)
+        ticket = self._begin(request, lambda: self._carry_out(request, wants, earlier))
         with trio.move_on_after(self._reply_timeout_s):
             await ticket.done.wait()
         if ticket.error is not None:
@@ -233,64 +271,141 @@ class Sequencer:
             )
         return ticket.block
 
+    async def require_room(self, size_bytes: int) -> None:
+        """Raise NoSpace where storing so many bytes more would leave too little for deletes."""
+        if self._reserve is not None:
+            await self._reserve.require_room(size_bytes)
+
     async def record(self, request: Request, applied: Applied) -> BlockName:
-        """Commit outcomes that are already true on the host: how recovery makes its events."""
-        ticket = _Ticket(request, (), applied=applied)
-        for change in request.changes:
-            self._in_flight[change.id] = ticket.done
+        """Commit outcomes that are already true on the host, in a block made at once: how recovery makes its events."""
+        return await self._make_block(_Ticket(replace(request, wants_block=True), applied))
+
+    async def seal(self) -> BlockName:
+        """Make the block of what is pending; returns the newest block. Raises NoSpace, CommitUnknown or ReadOnly."""
+        if self.pending:
+            self.failsafe.require_writable()
+        return await self._make_block(_Ticket(Request((), _NOBODY, wants_block=True)))
+
+    async def resume(self, acknowledged: Sequence[Acknowledged]) -> None:
+        """Take events up that were pending when opfs stopped, before anything else is asked for; makes no block.
+
+        Raises IntegrityError where they do not follow the chain; those before are pending.
+        """
+        for extension in await self._blocks.resume(acknowledged):
+            self._adopt(extension.contents, extension.entries)
+
+    async def _make_block(self, ticket: _Ticket) -> BlockName:
+        for change in ticket.request.changes:
+            self._in_flight[change.id] = ticket
         self._ready_in.send_nowait(ticket)
         await ticket.done.wait()
         if ticket.block is None:
-            raise ticket.error or CommitUnknown("recovery could not commit")
+            raise ticket.error or CommitUnknown("the block could not be made")
         return ticket.block
 
+    async def apply_again(self, id: ElementId, actor: Actor) -> None:
+        """Apply the committed document once more, for a reason of opfs' own; the outcome is an event, also a failure.
+
+        Does nothing where there is no document. Raises what makes every commit fail: NoSpace, ReadOnly, CommitUnknown.
+        """
+        await self.alone_with(id, actor, lambda: self._apply_again(id, actor))
+
+    async def alone_with(self, id: ElementId, actor: Actor, work: Work) -> None:
+        """Do `work` while nobody changes the element, and commit what it returns; raises what the commit raises.
+
+        `actor` has one of opfs' own sources: writers wait for the work to end.
+        """
+        await self.wait_idle(id)
+        self._require_accepting()
+        ticket = self._begin(Request((Change(id, None),), actor), work)
+        await ticket.done.wait()
+        if ticket.block is None and ticket.error is not None:
+            raise ticket.error
+
     async def drain(self) -> None:
-        """Accept no more requests and wait until every one under way is answered."""
+        """Accept no more requests, wait until every one under way is answered, and make a block of what is pending.
+
+        Where no block can be made, it stays in the journal, and the next start makes it.
+        """
         self._draining = True
         while self._in_flight:
-            await next(iter(self._in_flight.values())).wait()
+            await next(iter(self._in_flight.values())).done.wait()
+        if self.pending and self.failsafe.reason is None:
+            try:
+                await self.seal()
+            except OpfsError as error:
+                log.warning("%d events stay in the journal until the next start: %s", len(self.pending), error)
 
     async def set_attributes(self, id: ElementId, attributes: FileAttributes) -> None:
         """Change owner, mode or time of a committed document; the next block carries them."""
         self.failsafe.require_writable()
-        async with self._layer:
-            entry = self.catalog.get(id)
-            if entry is None:
-                raise NotFound(f"{id} does not exist")
-            if entry.attributes == attributes:
-                return
-            await trio.to_thread.run_sync(self._store.set_attributes, id, attributes, limiter=self._thread)
-            # After this line: the layer's file differs from HEAD's in its attributes only; a crash here may
-            # lose them; nobody repairs that, because attributes are not part of what a block commits to.
-            self.catalog.update(self.catalog.head, {id: entry.with_attributes(attributes)})
-
-    def _start(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        if self._nursery is None:
-            raise RuntimeError("the sequencer is not running")
-        self._nursery.start_soon(work, *arguments)
+        await self._blocks.set_attributes(id, attributes)
 
     # --- one request --------------------------------------------------------------------------------------
 
-    def _wait_for(self, request: Request, desired: Sequence[Document | None]) -> list[trio.Event]:
-        """The requests already under way that this one's elements depend on."""
-        needed = []
-        for change, document in zip(request.changes, desired, strict=True):
-            if document is not None:
-                for dependency in self.plugins[change.id.plugin].depends_on(change.id.element, document):
-                    if dependency in self._in_flight:
-                        needed.append(self._in_flight[dependency])
-        return needed
+    def _require_accepting(self) -> None:
+        self.failsafe.require_writable()
+        if self._draining:
+            raise ReadOnly("opfs is shutting down", hint="write again when it is back")
 
-    async def _work(self, ticket: _Ticket) -> None:
+    async def _wants(self, request: Request) -> list[Want]:
+        """The request's changes, parsed and validated, with what each needs."""
+        wants = []
+        for change in request.changes:
+            desired = await self.validator.validate(change.id, change.content)
+            needs = self.dependencies.needs_of(change.id, desired) if desired is not None else ()
+            if needs or desired is None:
+                await self.dependencies.wait_loaded()
+            wants.append(Want(change, desired, None, needs))
+        return wants
+
+    async def _with_committed(self, wants: Sequence[Want]) -> list[Want]:
+        """Only a delete needs to know what the document was: to find the element, and to ask if it is protected."""
+        return [
+            replace(want, committed=await self.documents.declared(want.id)) if want.desired is None else want
+            for want in wants
+        ]
+
+    def _own_ticket(self, id: ElementId) -> _Ticket | None:
+        ticket = self._in_flight.get(id)
+        return ticket if ticket is not None and ticket.is_own else None
+
+    def _earlier(self, needs: Iterable[Sequence[ElementId]]) -> list[_Ticket]:
+        """The requests already under way whose elements are needed; only later ones wait, so none for ever."""
+        return [self._in_flight[id] for need in needs for id in need if id in self._in_flight]
+
+    def _begin(self, request: Request, work: Work) -> _Ticket:
+        if self._nursery is None:
+            raise RuntimeError("the sequencer is not running")
+        ticket = _Ticket(request)
+        for change in request.changes:
+            self._in_flight[change.id] = ticket
+        self._nursery.start_soon(self._work, ticket, work)
+        return ticket
+
+    async def _carry_out(self, request: Request, wants: Sequence[Want], earlier: Sequence[_Ticket]) -> Applied:
+        for ticket in earlier:
+            await ticket.done.wait()
+        return await self.host.carry_out(request, await self._with_committed(wants))
+
+    async def _apply_again(self, id: ElementId, actor: Actor) -> Applied:
+        entry = self.catalog.get(id)
+        if entry is None:
+            return Applied()
+        change = Change(id, await self.documents.read(id), base_event=entry.last_event)
+        request = Request((change,), actor)
+        needs = self.dependencies.committed_needs(id)
         try:
-            for earlier in ticket.depends_on:
-                await earlier.wait()
-            # only a delete needs to know what the document was: to find the element, and to ask if it is protected
-            committed = [
-                await self.committed_document(change.id) if change.content is None else None
-                for change in ticket.request.changes
-            ]
-            ticket.applied = await self.host.carry_out(ticket.request, ticket.desired, committed)
+            want = Want(change, await self.validator.validate(id, change.content), None, needs)
+            return await self._carry_out(request, [want], self._earlier(needs))
+        except (NoSpace, ReadOnly, CommitUnknown):
+            raise
+        except OpfsError as error:
+            return Applied((failure_of(change, request, str(error)),), failure=error)
+
+    async def _work(self, ticket: _Ticket, work: Work) -> None:
+        try:
+            ticket.applied = await self._with_reserve(ticket, work)
             if ticket.applied.outcomes:
                 self._ready_in.send_nowait(ticket)
                 return
@@ -305,6 +420,25 @@ class Sequencer:
             self.failsafe.enter(f"a bug: {error!r}")
             self._answer(ticket, None, CommitUnknown(f"opfs has a bug: {error!r}", hint="see the daemon's log"))
 
+    async def _with_reserve(self, ticket: _Ticket, work: Work) -> Applied:
+        """Do the work, and once more with the room of the reserve where a full disk stopped what may use it."""
+        try:
+            applied = await work()
+            if not isinstance(applied.failure, ApplyNoSpace):
+                return applied
+        except NoSpace:
+            if not (ticket.may_use_reserve and await self._give_way()):
+                raise
+        else:
+            if not (ticket.may_use_reserve and await self._give_way()):
+                return applied
+            self.host.settle(applied)
+            await self.host.release(applied.steps)
+        return await work()
+
+    async def _give_way(self) -> bool:
+        return self._reserve is not None and await self._reserve.give_way()
+
     async def _update_attributes(self, request: Request) -> None:
         """Equal bytes make no block, but `cp -p` still sets the time."""
         for change in request.changes:
@@ -313,63 +447,67 @@ class Sequencer:
 
     def _answer(self, ticket: _Ticket, block: BlockName | None, error: OpfsError | None = None) -> None:
         self.host.settle(ticket.applied)
-        for change in ticket.request.changes:
-            self._in_flight.pop(change.id, None)
+        ids = [change.id for change in ticket.request.changes]
+        for id in ids:
+            self._in_flight.pop(id, None)
+        self.dependencies.end(ids)
+        if error is not None:
+            error.reason, error.hint = self.redact(error.reason), self.redact(error.hint)
+            error.args = (error.reason,)
         ticket.block, ticket.error = block, error
         ticket.done.set()
-        if any(step.checkpoint for step in ticket.applied.steps):
-            self._start(self.host.release, ticket.applied.steps)
+        if any(step.checkpoint for step in ticket.applied.steps) and self._nursery is not None:
+            self._nursery.start_soon(self.host.release, ticket.applied.steps)
 
     # --- one block ----------------------------------------------------------------------------------------
 
     async def _commit(self, batch: Sequence[_Ticket]) -> None:
-        """Make one block of a batch and answer its writers."""
-        outcomes = [outcome for ticket in batch for outcome in ticket.applied.outcomes]
-        async with self._layer:
-            try:
-                self.failsafe.require_writable()
-                proposal = self._chain.propose(outcomes, self._clock.now_ns())
-                await trio.to_thread.run_sync(self._write, proposal, limiter=self._thread)
-            except (NoSpace, InvalidRequest) as error:
-                # in a task of its own: undoing may take long, and the next block need not wait for it
-                self._start(self._give_up, batch, error)
-                return
-            except Exception as error:
-                log.exception("writing a block")
-                self.failsafe.enter(f"a block may or may not be durable: {error}")
-                unknown = CommitUnknown(f"the commit failed: {error}", hint="restart opfs to recover")
-                for ticket in batch:
-                    self._answer(ticket, None, unknown)
-                return
-            # After this line: the block is durable and nobody was told; a crash here leaves a block more than
-            # was acknowledged; that is allowed, and the next start makes it HEAD.
-            self._chain.adopt(proposal)
-        for outcome in outcomes:
-            if outcome.changes_document and outcome.content is not None:
-                self._contents.put(hash_bytes(outcome.content), outcome.content)
-        for tell in self.on_block:
-            tell(proposal)
-        for ticket in batch:
-            self._answer(ticket, proposal.name, ticket.applied.failure)
-
-    def _write(self, proposal: Proposal) -> None:
-        """In the worker thread: write the layer, take the snapshot, log it; or leave the layer as HEAD has it."""
-        self._chain.tips.flush()
+        """Make a batch durable, in a block or in the journal, and answer its writers."""
+        outcomes = [outcome.told(self.redact) for ticket in batch for outcome in ticket.applied.outcomes]
+        wants_block = any(ticket.request.wants_block for ticket in batch)
+        proposal: Proposal | None = None
+        extension: Extension | None = None
         try:
-            self._store.write_block(
-                proposal.name,
-                proposal.writes,
-                proposal.header_bytes,
-                proposal.events_bytes,
-                lambda: self._logbook.foresee(proposal),
-            )
-        except NoSpace:
-            ids = [write.id for write in proposal.writes]
-            self._store.restore_layer(self._chain.catalog.head, ids)
-            raise
-        # After this line: a durable block that is not in the log; a crash here leaves the log behind the chain;
-        # repaired by `Logbook.start`, which appends what is missing.
-        self._logbook.record(self._chain.blocks, proposal)
+            if not wants_block and self.sealing.holds(self._chain, outcomes):
+                with self._timings(ACKNOWLEDGE):
+                    extension = await self._blocks.acknowledge(outcomes)
+            elif outcomes or self.pending:
+                with self._timings(COMMIT):
+                    proposal = await self._blocks.seal(outcomes)
+                extension = proposal.extension
+        except (NoSpace, InvalidRequest) as error:
+            spared = [ticket for ticket in batch if ticket.may_use_reserve] if isinstance(error, NoSpace) else []
+            if spared and not await self._give_way():
+                spared = []
+            # in a task of its own: undoing may take long, and the next block need not wait for it
+            if self._nursery is not None:
+                self._nursery.start_soon(self._give_up, [t for t in batch if t not in spared], error)
+            for ticket in spared:
+                self._ready_in.send_nowait(ticket)
+            return
+        except CommitUnknown as unknown:
+            for ticket in batch:
+                self._answer(ticket, None, unknown)
+            return
+        if extension is not None:
+            self._adopt(extension.contents, extension.entries)
+        if proposal is not None:
+            for tell in self.on_block:
+                tell(proposal)
+        for ticket in batch:
+            self._answer(ticket, self.catalog.head, ticket.applied.failure)
+        if self._reserve is not None:
+            await self._reserve.restore()
+
+    def _adopt(self, contents: Mapping[ElementId, bytes | None], entries: Mapping[ElementId, Entry | None]) -> None:
+        """Something is durable: whoever goes by the documents hears of it."""
+        for id, content in contents.items():
+            self.dependencies.adopt(id, content)
+            if content is not None:
+                self.documents.keep(content)
+        self.sealing.note(self._chain)
+        for tell in self.on_change:
+            tell(entries)
 
     async def _give_up(self, batch: Sequence[_Ticket], error: OpfsError) -> None:
         """No block was made, and that is known: undo what the batch did to the host."""
@@ -379,4 +517,5 @@ class Sequencer:
                 continue
             remains = await self.host.undo(ticket.applied.steps)
             undone = f"NOT undone: {'; '.join(remains)}" if remains else "everything was undone"
-            self._answer(ticket, None, type(error)(f"{error.reason}; {undone}", hint=error.hint))
+            reason = f"{error.reason}; {undone}" if ticket.request.changes else error.reason
+            self._answer(ticket, None, type(error)(reason, hint=error.hint))

@@ -7,6 +7,7 @@ start. Used by the sequencer only; `extend` keeps its lines until `flush`, which
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from opfs.core.names import ElementId
+from opfs.core.standing import DOCUMENT_OPS, IN_FORCE, Kind, Standing, standing_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from opfs.core.event import Event
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +30,58 @@ COMPACT_ABOVE_LINES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """The event that gave an element its document: hash (hex), height of its block, user name of its actor."""
+
+    event: str
+    height: int
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tip:
-    """The end of one element's own chain: its last event's seq and hash (hex), block, actor's user name."""
+    """The end of one element's own chain: its last event's seq and hash (hex), block, actor's user name.
+
+    `before` is the version of the document where the last event left the document as it was.
+    """
 
     seq: int
     event: str
     height: int
     author: str
+    standing: Standing = IN_FORCE
+    before: Version | None = None
+
+    @property
+    def version(self) -> Version:
+        return self.before or Version(self.event, self.height, self.author)
+
+
+def tip_after(before: Tip | None, event: Event, height: int) -> Tip:
+    """The tip once `event`, in the block of that height, follows `before`."""
+    standing = standing_after(before.standing if before else None, event)
+    kept = None if before is None or event.op in DOCUMENT_OPS else before.version
+    return Tip(event.seq, event.hash, height, str(event.actor.get("user", "")), standing, kept)
 
 
 class Tips:
     """Tips by element, in memory and in `path`."""
 
     def __init__(self, path: Path) -> None:
+        """Read what the file has; a file that cannot be read or written is as good as none."""
         self._path = path
         self._tips: dict[ElementId, Tip] = {}
         self._unwritten: list[tuple[ElementId, Tip]] = []
-        self._is_broken = False
+        self._file: int | None = None
+        self._size_bytes = 0
         self.next_seq = 0
         """Every event with a lower seq has been taken in."""
-        self._load()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self._load()
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._size_bytes = os.fstat(self._file).st_size
+        except OSError as error:
+            self._give_up(error)
 
     def get(self, id: ElementId) -> Tip | None:
         return self._tips.get(id)
@@ -64,31 +98,50 @@ class Tips:
     def flush(self) -> None:
         """Write what was taken in since the last flush.
 
-        A failure fails nobody: the file ends there, because a gap in it could not be told from a compacted
-        part, and the next start reads the rest out of the blocks.
+        A failure fails nobody. On a full disk the next flush tries again; after any other error the file ends where
+        it does, because a gap in it could not be told from a compacted part, and the next start reads the rest out
+        of the blocks.
         """
-        tips, self._unwritten = self._unwritten, []
-        if self._is_broken:
+        if self._file is None:
+            self._unwritten.clear()
+        if self._file is None or not self._unwritten:
             return
-        # After this line: the tips are in the page cache; a crash here or before loses lines at the end of the
-        # file; repaired by load_chain, which reads the events from next_seq on out of the blocks.
-        data = b"".join(_line(id, tip) for id, tip in tips)
+        data = b"".join(_line(id, tip) for id, tip in self._unwritten)
         try:
-            self._is_broken = os.write(self._file, data) < len(data)
+            if os.write(self._file, data) < len(data):
+                os.ftruncate(self._file, self._size_bytes)
+                return
+            self._size_bytes += len(data)
+            self._unwritten.clear()
+            # After this line: the tips are in the page cache; a crash here loses lines at the end of the file;
+            # repaired by load_chain, which reads the events from next_seq on out of the blocks.
         except OSError as error:
-            log.warning("the tips are not written any more: %s", error)
-            self._is_broken = True
+            if error.errno != errno.ENOSPC:
+                self._give_up(error)
 
     def clear(self) -> None:
         """Forget everything, so that it can be read again from the chain."""
-        os.ftruncate(self._file, 0)
         self._tips.clear()
         self._unwritten.clear()
         self.next_seq = 0
+        if self._file is not None:
+            try:
+                os.ftruncate(self._file, 0)
+                self._size_bytes = 0
+            except OSError as error:
+                self._give_up(error)
 
     def close(self) -> None:
         self.flush()
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
+
+    def _give_up(self, error: OSError) -> None:
+        log.warning("the tips are not written any more: %s", error)
+        self._unwritten.clear()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def _load(self) -> None:
         try:
@@ -118,12 +171,17 @@ class Tips:
         lines = [_line(id, tip) for id, tip in sorted(self._tips.items(), key=lambda item: item[1].seq)]
         temporary = self._path.with_suffix(".new")
         temporary.write_bytes(b"".join(lines))
-        # After this line: two files; a crash here leaves the old one in place; the next start writes anew.
+        # After this line: two files; a crash here leaves the old one in force; repaired by the next start, which
+        # compacts anew.
         temporary.replace(self._path)
 
 
 def _line(id: ElementId, tip: Tip) -> bytes:
-    body = json.dumps([tip.seq, id.plugin, id.element, tip.event, tip.height, tip.author]).encode()
+    fields: list[object] = [tip.seq, id.plugin, id.element, tip.event, tip.height, tip.author]
+    if tip.before is not None or tip.standing != IN_FORCE:
+        fields.append([tip.standing.kind, tip.standing.detail])
+        fields.append(tip.before and [tip.before.event, tip.before.height, tip.before.author])
+    body = json.dumps(fields).encode()
     return b"%08x %s\n" % (crc32(body), body)
 
 
@@ -131,5 +189,9 @@ def _parse(line: bytes) -> tuple[ElementId, Tip] | None:
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % crc32(body):
         return None
-    seq, plugin, element, event, height, author = json.loads(body)
-    return ElementId(plugin, element), Tip(seq, event, height, author)
+    seq, plugin, element, event, height, author, *rest = json.loads(body)
+    if not rest:
+        return ElementId(plugin, element), Tip(seq, event, height, author)
+    (kind, detail), before = rest
+    standing = Standing(Kind(kind), detail)
+    return ElementId(plugin, element), Tip(seq, event, height, author, standing, before and Version(*before))

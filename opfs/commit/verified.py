@@ -25,7 +25,7 @@ from opfs.core.header import BlockHeader
 from opfs.core.merkle import tree_root
 from opfs.core.names import DOCUMENT_SUFFIX, BlockName, ElementId
 from opfs.core.statetree import StateTree
-from opfs.errors import IntegrityError, InvalidRequest, NotFound
+from opfs.errors import Erased, IntegrityError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -227,6 +227,8 @@ class VerifiedBlocks:
         for event in decode_events(self._store.read_events(header.name)):
             try:
                 changes[event.id] = hash_bytes(self._store.read_document(below.name, event.id))
+            except Erased as error:
+                changes[event.id] = error.content
             except NotFound:
                 changes[event.id] = None
         return self._believe(below, above.updated(changes), len(changes))
@@ -234,7 +236,7 @@ class VerifiedBlocks:
     def _scan(self, header: BlockHeader) -> StateTree | None:
         """The tree of the documents that the block has."""
         try:
-            contents = [(document.id, hash_bytes(document.content)) for document in self._store.scan_block(header.name)]
+            contents = [(document.id, document.content_hash) for document in self._store.scan_block(header.name)]
         except (IntegrityError, NotFound):
             return None
         return self._believe(header, StateTree.of(contents), len(contents))
