@@ -26,7 +26,8 @@ import trio
 
 from opfs.commit.content import ContentCache
 from opfs.core.names import BlockName
-from opfs.errors import InvalidRequest, NotFound, ReadOnly
+from opfs.errors import InvalidRequest, NotFound, OpfsError, ReadOnly
+from opfs.vfs.archived import ArchivedBlock, PrunedBlocks, archived_directory, read_pruned
 from opfs.vfs.generated import ReadOnlyDirectory, is_writing
 from opfs.vfs.node import FOREVER, Attributes, CachePolicy, File, Handle, Symlink
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from opfs.vfs.node import Caller, Node, NodeKey
+    from opfs.vfs.node import Caller, Directory, Node, NodeKey
 
     BlockFiles = Callable[[NodeKey, BlockName, int], Mapping[str, Node]]
     """Files of a block that are not in its snapshot, by name; given the key and the time of the block's directory."""
@@ -75,9 +76,13 @@ class BlockVerifier(Protocol):
 
 @dataclass(slots=True)
 class _Reader:
-    """Hands out verified files; keeps those that are being read."""
+    """Hands out verified files; keeps those that are being read.
+
+    The kernel may know a file or directory since before its snapshot was pruned: then the archive has it.
+    """
 
     verifier: BlockVerifier
+    pruned: PrunedBlocks
     verified: ContentCache = field(default_factory=lambda: ContentCache(VERIFIED_LIMIT_BYTES))
     thread: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
 
@@ -99,8 +104,10 @@ class _Reader:
             if content is None:
                 content = await trio.to_thread.run_sync(_read_whole, file)
         except FileNotFoundError:  # gone since it was looked up
-            await self.check_absent(block, path)
-            raise
+            if not self.pruned.is_pruned(block):
+                await self.check_absent(block, path)
+                raise
+            content = await trio.to_thread.run_sync(read_pruned, self.pruned, block, path)
         if len(content) <= THREAD_ABOVE_BYTES and self.verifier.is_known(block, path):
             self.verifier.check(block, path, content)
         else:
@@ -124,13 +131,14 @@ class ChainDirectory(ReadOnlyDirectory):
     blocks: Callable[[], Sequence[BlockName]]
     block_path: Callable[[BlockName], Path]
     verifier: BlockVerifier
+    pruned: PrunedBlocks
     beside: Mapping[str, Node] = field(default_factory=dict)
     beside_block: BlockFiles = lambda key, block, time_ns: {}
     _reader: _Reader = field(init=False)
     _times_ns: dict[BlockName, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._reader = _Reader(self.verifier)
+        self._reader = _Reader(self.verifier, self.pruned)
 
     async def lookup(self, name: str, caller: Caller) -> Node:
         if name in self.beside:
@@ -156,11 +164,19 @@ class ChainDirectory(ReadOnlyDirectory):
         listing += [(str(block), self._block(block)) for block in blocks]
         return [*listing, *self.beside.items()]
 
+    def forget(self) -> None:
+        """Drop the bytes that are being read, because some of them are no more."""
+        self._reader.verified = ContentCache(VERIFIED_LIMIT_BYTES)
+
     def _head(self, block: BlockName) -> Symlink:
         return Symlink((*self.key, HEAD), str(block), time_ns=self._times_ns.get(block, 0))
 
-    def _block(self, block: BlockName) -> StoredDirectory:
+    def _block(self, block: BlockName) -> StoredDirectory | ArchivedBlock:
         time_ns = self._times_ns.get(block)
+        if self.pruned.is_pruned(block):
+            key = (*self.key, str(block))
+            beside = self.beside_block(key, block, time_ns or 0)
+            return ArchivedBlock(key, block, self.pruned, beside, time_ns=time_ns or 0)
         policy = FOREVER if time_ns is not None else UNTIL_KNOWN
         time_ns = time_ns or 0
         shown = Attributes(mode=stat.S_IFDIR | 0o555, atime_ns=time_ns, mtime_ns=time_ns, ctime_ns=time_ns)
@@ -171,8 +187,23 @@ class ChainDirectory(ReadOnlyDirectory):
     async def _learn_times(self, blocks: Sequence[BlockName]) -> None:
         unknown = [block for block in reversed(blocks) if block not in self._times_ns]
         if unknown:
-            paths = [self.block_path(block) / HEADER for block in unknown]
-            self._times_ns.update(zip(unknown, await trio.to_thread.run_sync(_modification_times, paths), strict=False))
+            self._times_ns.update(await trio.to_thread.run_sync(self._times_of, unknown))
+
+    def _times_of(self, blocks: Sequence[BlockName]) -> dict[BlockName, int]:
+        """Of as many of the blocks, from the first on, as there is time for; 0 for one that is not there."""
+        times: dict[BlockName, int] = {}
+        deadline = time.monotonic() + TIMES_BUDGET_S
+        for block in blocks:
+            if times and time.monotonic() > deadline:
+                break
+            try:
+                if self.pruned.is_pruned(block):
+                    times[block] = self.pruned.time_ns(block)
+                else:
+                    times[block] = os.lstat(self.block_path(block) / HEADER).st_mtime_ns
+            except (OSError, OpfsError):
+                times[block] = 0
+        return times
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +243,8 @@ class StoredDirectory(ReadOnlyDirectory):
             found = await trio.to_thread.run_sync(os.lstat, place.path)
         except FileNotFoundError:
             found = None
+        if found is None and (archived := self._archived()) is not None:
+            return await archived.lookup(name, caller)
         node = _stored_node((*self.key, name), place, found) if found else None
         if node is None:
             await place.reader.check_absent(place.block, place.name)
@@ -220,7 +253,20 @@ class StoredDirectory(ReadOnlyDirectory):
         return node
 
     async def entries(self, caller: Caller) -> Iterable[tuple[str, Node]]:
-        return await trio.to_thread.run_sync(self._scan)
+        try:
+            return await trio.to_thread.run_sync(self._scan)
+        except FileNotFoundError:
+            archived = self._archived()
+            if archived is None:
+                raise
+            return await archived.entries(caller)
+
+    def _archived(self) -> Directory | None:
+        """This directory as the archive has it, where the snapshot was pruned since the kernel learned of it."""
+        pruned = self.place.reader.pruned
+        if not pruned.is_pruned(self.place.block):
+            return None
+        return archived_directory(self.key, self.place.block, self.place.name, pruned, self.beside, self.time_ns)
 
     def _scan(self) -> list[tuple[str, Node]]:
         listing: list[tuple[str, Node]] = list(self.beside.items())
@@ -283,20 +329,6 @@ def _read_now(path: Path, size: int) -> bytes | None:
 def _read_whole(path: Path) -> bytes:
     with os.fdopen(os.open(path, _OPEN_FILE), "rb") as file:
         return file.read()
-
-
-def _modification_times(paths: Sequence[Path]) -> list[int]:
-    """Of as many of the files, from the first on, as there is time for; 0 for one that is not there."""
-    times: list[int] = []
-    deadline = time.monotonic() + TIMES_BUDGET_S
-    for path in paths:
-        if times and time.monotonic() > deadline:
-            break
-        try:
-            times.append(os.lstat(path).st_mtime_ns)
-        except OSError:
-            times.append(0)
-    return times
 
 
 def _stored_node(key: NodeKey, place: _Place, found: os.stat_result) -> StoredDirectory | StoredFile | None:

@@ -1,5 +1,8 @@
 """/ctl: commands by echo; the errno of the write is the answer, reading it lists the commands.
 
+A command may have more to say: whoever opened the file for reading and writing reads that from the beginning,
+by pread(2), until another one answers.
+
 Every line of a write is one command, ended by a newline or by the write, as in cgroupfs; a shell that ignores
 errors from close sees those from write. Later lines are not run after one that failed. What a command does
 lies elsewhere: it is registered here with its help. Everyone may open the file, each command decides whom it
@@ -24,17 +27,18 @@ if TYPE_CHECKING:
     from opfs.commit.confirmations import Confirmations
     from opfs.vfs.node import Caller
 
-MAX_INPUT_BYTES = 4096
+MAX_INPUT_BYTES = 64 << 10
+"""An import may name a thousand elements in one command, which is one block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One verb: `run` gets the words after it. It raises OpfsError where it refuses."""
+    """One verb: `run` gets the words after it and may return an answer. It raises OpfsError where it refuses."""
 
     name: str
     example: str
     purpose: str
-    run: Callable[[Sequence[str], Caller], Awaitable[None]]
+    run: Callable[[Sequence[str], Caller], Awaitable[str | None]]
 
 
 class Ctl(File):
@@ -60,32 +64,34 @@ class Ctl(File):
         width = max((len(command.example) for command in self._commands.values()), default=0)
         return "".join(f"{command.example:<{width}}  {command.purpose}\n" for command in self._commands.values())
 
-    async def run_line(self, line: str, caller: Caller) -> None:
-        """Run one command; an empty line is none. Raises NotFound for an unknown verb."""
+    async def run_line(self, line: str, caller: Caller) -> str | None:
+        """Run one command and return its answer; an empty line is none. Raises NotFound for an unknown verb."""
         words = line.split()
         if not words:
-            return
+            return None
         command = self._commands.get(words[0])
         if command is None:
             nearest = difflib.get_close_matches(words[0], self._commands, n=1)
             known = f"did you mean {nearest[0]}?" if nearest else f"there is {', '.join(self._commands)}"
             raise NotFound(f"there is no command {words[0]!r}", hint=known)
-        await command.run(words[1:], caller)
+        return await command.run(words[1:], caller)
 
 
 @dataclass(slots=True, eq=False)
 class _CommandLine(Handle):
-    run_line: Callable[[str, Caller], Awaitable[None]]
-    listing: bytes
+    run_line: Callable[[str, Caller], Awaitable[str | None]]
+    answer: bytes
 
     async def read(self, offset: int, size: int) -> bytes:
-        return self.listing[offset : offset + size]
+        return self.answer[offset : offset + size]
 
     async def write(self, offset: int, data: bytes, caller: Caller) -> int:
         if len(data) > MAX_INPUT_BYTES:
             raise TooLarge(f"{len(data)} bytes are no command", hint=f"write at most {MAX_INPUT_BYTES} at a time")
         for line in _decode(data).split("\n"):
-            await self.run_line(line, caller)
+            answer = await self.run_line(line, caller)
+            if answer is not None:
+                self.answer = answer.encode("utf-8", "backslashreplace")
         return len(data)
 
     async def truncate(self, size: int, caller: Caller) -> None:
@@ -105,9 +111,10 @@ def make_confirm(catalog: Callable[[], Catalog], confirmations: Confirmations) -
                     hint="write: confirm delete lxc/100, or confirm update …",
                 )
         entry = catalog().get(id)
-        if entry is None:
+        if entry is None and (caller.uid != 0 or op == "delete"):
             raise NotFound(f"there is no element {id}")
-        if caller.uid not in (0, entry.attributes.uid):
+        # what is not declared yet may destroy something by being written, and nobody but root can write it
+        if entry is not None and caller.uid not in (0, entry.attributes.uid):
             raise AccessDenied(f"{id} belongs to another user", hint="its owner or root may confirm")
         confirmations.grant(op, id, caller.uid)
 

@@ -18,7 +18,7 @@ from opfs.commit.change import Change
 from opfs.core.names import ElementId, element_of_file
 from opfs.errors import InvalidRequest, NotFound
 from opfs.vfs.node import NAMED, NEVER, Attributes, CachePolicy, File, Handle
-from opfs.vfs.notes import ACTOR, BLAKE3, BLOCK, STATUS, with_xattr
+from opfs.vfs.notes import ACTOR, BLAKE3, BLOCK, STATUS, base_of, with_xattr
 from opfs.vfs.staged import StagedBytes
 from opfs.vfs.writer import ABSENT, DocumentWriter, changed
 
@@ -182,9 +182,10 @@ class DocumentFile(File):
         services = self.services
         writing = any(writer.is_dirty for writer in services.documents.writers(self.id))
         entry = services.sequencer.catalog.get(self.id)
-        xattrs = {STATUS: b"writing" if writing or entry is None else b"committed"}
+        status = "writing" if writing or entry is None else services.sequencer.status(self.id)
+        xattrs = {STATUS: status.encode(errors="replace")}
         if entry is not None:
-            xattrs[BLOCK] = f"{entry.height:08d}".encode()
+            xattrs[BLOCK] = base_of(entry, services.sequencer.catalog).encode()
             xattrs[BLAKE3] = entry.content_hash.hex().encode()
             xattrs[ACTOR] = entry.author.encode()
         return xattrs | services.submissions.note(caller.uid, self.id).to_xattrs()
@@ -206,7 +207,12 @@ class DocumentFile(File):
 
 @dataclass(slots=True, eq=False)
 class DocumentReader(Handle):
-    """An open file that reads what is committed; after a delete, what it read last."""
+    """An open file that reads what is committed; after a delete, what it read last.
+
+    Who reads from the beginning gets the newest version, and goes on in that one, so that nobody reads half of two.
+    The kernel keeps no pages: for it a file has one size, that of whoever truncates it now, and it would end a
+    reading of the committed document there.
+    """
 
     id: ElementId
     services: Services
@@ -214,13 +220,15 @@ class DocumentReader(Handle):
     _content_hash: bytes | None = None
 
     def __post_init__(self) -> None:
+        self.direct_io = True
         self.services.documents.add_reader(self.id)
 
     async def read(self, offset: int, size: int) -> bytes:
         entry = self.services.sequencer.catalog.get(self.id)
         if entry is None and self._content_hash is None:
             raise NotFound(f"{self.id} was deleted")
-        if entry is not None and entry.content_hash != self._content_hash:
+        is_outdated = self._content_hash is None or offset == 0
+        if entry is not None and is_outdated and entry.content_hash != self._content_hash:
             self._content = await self.services.sequencer.read_document(self.id)
             self._content_hash = entry.content_hash
         return self._content[offset : offset + size]

@@ -20,7 +20,8 @@ from opfs.ports import FileAttributes
 if TYPE_CHECKING:
     from pathlib import Path
 
-_KEPT_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+# Not O_APPEND: the kernel gives the offset, and it alone knows when fcntl(2) took the flag back.
+_KEPT_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
 _SAFE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -54,9 +55,14 @@ class DraftStore:
 
     def names(self, plugin: str) -> list[str]:
         try:
-            found = os.listdir(self._directory(plugin))
+            # through a description of its own: on btrfs one that is kept ends at the last name there was before
+            descriptor = os.open(".", _DIRECTORY_FLAGS, dir_fd=self._directory(plugin))
         except FileNotFoundError:
             return []
+        try:
+            found = os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
         return [name for name in found if _is_text(name)]
 
     def stat(self, plugin: str, name: str) -> os.stat_result:
@@ -105,6 +111,10 @@ class DraftStore:
 
     def open(self, plugin: str, name: str, flags: int) -> int:
         return os.open(_checked(name), flags & _KEPT_FLAGS | _SAFE_FLAGS, dir_fd=self._directory(plugin))
+
+    def reopen(self, descriptor: int, flags: int) -> int:
+        """Another descriptor of a file that may have no name any more."""
+        return os.open(f"/proc/self/fd/{descriptor}", flags & _KEPT_FLAGS | _SAFE_FLAGS & ~os.O_NOFOLLOW)
 
     def put(self, plugin: str, name: str, content: bytes, attributes: FileAttributes, flags: int) -> None:
         """Make a draft of `content`, in one step, over what has that name unless RENAME_NOREPLACE is given."""

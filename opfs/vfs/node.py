@@ -33,7 +33,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What stat(2) shows. `mode` includes the file type; sizes in bytes; times in ns since the epoch."""
+    """What stat(2) shows. `mode` includes the file type; sizes in bytes; times in ns since the epoch.
+
+    `blocks` are the 512 bytes that stat(2) counts in; None: as many as the size takes.
+    """
 
     mode: int
     size: int = 0
@@ -43,6 +46,7 @@ class Attributes:
     atime_ns: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
+    blocks: int | None = None
 
     @property
     def is_directory(self) -> bool:
@@ -63,14 +67,20 @@ class AttributeChanges:
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """How long the kernel may keep a name and its attributes, and whether file pages survive a close."""
+    """How long the kernel may keep a name and its attributes, and whether file pages survive a close.
+
+    A fleeting name is one of any number that somebody may think of: the kernel is asked to forget it before there are
+    too many (opfs.fuse.crowd).
+    """
 
     entry_timeout_s: float = 0.0
     attr_timeout_s: float = 0.0
     keep_pages: bool = False
+    is_fleeting: bool = False
 
 
 NEVER = CachePolicy()
+FLEETING = CachePolicy(is_fleeting=True)
 NAMED = CachePolicy(entry_timeout_s=86_400.0)
 FOREVER = CachePolicy(entry_timeout_s=86_400.0, attr_timeout_s=86_400.0, keep_pages=True)
 
@@ -113,6 +123,11 @@ class Node:
     def cache(self) -> CachePolicy:
         return NEVER
 
+    @property
+    def shown(self) -> NodeKey:
+        """The path as people know it, for records of refusals; a key has more where users have nodes of their own."""
+        return self.key
+
     async def attributes(self, caller: Caller) -> Attributes:
         raise NotImplementedError
 
@@ -128,6 +143,10 @@ class Node:
 
     async def set_xattr(self, name: str, value: bytes, caller: Caller) -> None:
         raise ReadOnly(f"the attribute {name} is not set here")
+
+    async def remove_xattr(self, name: str, caller: Caller) -> None:
+        """Called for one that is there; unless a subclass says otherwise, set to nothing is removed."""
+        await self.set_xattr(name, b"", caller)
 
 
 @dataclass(slots=True)

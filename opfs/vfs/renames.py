@@ -87,8 +87,7 @@ async def _set_aside(services: Services, source: NodeKey, target: NodeKey, flags
     with services.submissions.recorded(document.id, document.path, caller):
         entry = _committed(document, caller)
         content = await services.sequencer.read_document(document.id)
-    store = services.drafts.store
-    await trio.to_thread.run_sync(store.put, target[1], target[2], content, entry.attributes, flags)
+    await services.drafts.put(target, content, entry.attributes, flags)
     services.documents.hide(document.id)
 
 

@@ -52,7 +52,7 @@ class StateDirectory(Directory):
             sequencer=sequencer,
             submissions=Submissions(sequencer, refusals, documents, identify),
             documents=documents,
-            drafts=Drafts(drafts, lambda: sequencer.catalog.head),
+            drafts=Drafts(drafts, lambda: sequencer.catalog.head, sequencer.require_room),
             identify=identify,
             clock=clock,
         )

@@ -186,11 +186,12 @@ class DocumentWriter(Handle):
             base = None
         wanted = self._file_attributes()
         mtime_ns = self._mtime_ns if self._mtime_ns is not None else self.clock.now_ns()
-        change = Change(self.id, self.staged.content(), replace(wanted, mtime_ns=mtime_ns), base)
-        block = await self.submissions.commit(change, actor=self.actor)
+        content = self.staged.content()
+        change = Change(self.id, content, replace(wanted, mtime_ns=mtime_ns), base)
+        await self.submissions.commit(change, actor=self.actor)
         entry = self.sequencer.catalog.get(self.id)
-        # a later block than ours was made between the commit and this line: it is not what we started from
-        is_ours = entry is not None and entry.height <= block.height
+        # somebody else may have committed between the commit and this line: that is not what we started from
+        is_ours = entry is not None and entry.holds(content)
         self.base = entry.last_event if entry is not None and is_ours else _SUPERSEDED
         self.is_new = False
         self.is_dirty = False
