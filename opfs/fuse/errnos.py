@@ -2,7 +2,8 @@
 
 Any exception but `FUSEError` that leaves a handler ends the whole mount, and so does a `FUSEError` inside an
 exception group (a nursery makes those). So nothing else ever leaves. It does not know the tree. Trio thread
-only; a handler that has not answered by its deadline is cancelled and answered with ETIMEDOUT.
+only; a handler that has not answered by its deadline is cancelled and answered with ETIMEDOUT, one whose caller
+got a signal with EINTR. What a handler has set going in the commit path goes on.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import pyfuse3
 import trio
 from pyfuse3 import FUSEError
 
-from opfs.errors import ApplyTimeout, OpfsError
+from opfs.errors import ApplyTimeout, Interrupted, OpfsError
+from opfs.fuse.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from opfs.commit.failsafe import FailSafe
+    from opfs.fuse.interrupts import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,10 @@ HANDLERS = frozenset(name for name, value in vars(pyfuse3.Operations).items() if
 
 _APPLYING = frozenset({"open", "create", "write", "flush", "fsync", "setattr", "rename", "unlink"})
 """Requests that may wait for plugins or for the index, not only for a lookup."""
+
+
+_SHARE_OF_LIMIT = 0.8
+"""Of the kernel's limit for a request: the rest is for an answer that comes late because the daemon is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,13 @@ class Deadlines:
     def of(self, handler: str) -> float:
         return self.applying_s if handler in _APPLYING else self.answering_s
 
+    def within(self, limit_s: float | None) -> Deadlines:
+        """These, but sooner than the kernel's own limit, after which it would end the whole mount."""
+        if limit_s is None:
+            return self
+        most_s = limit_s * _SHARE_OF_LIMIT
+        return Deadlines(min(self.applying_s, most_s), min(self.answering_s, most_s))
+
 
 class AnsweredOperations(pyfuse3.Operations):
     """Base of the protocol adapter: wraps every handler of every subclass, inherited ones included."""
@@ -56,6 +70,16 @@ class AnsweredOperations(pyfuse3.Operations):
         super().__init__()
         self._failsafe = failsafe
         self._deadlines = deadlines
+        self._interrupts = Interrupts(self.caller_pid)
+
+    def caller_pid(self, handler: str, arguments: Sequence[Any]) -> int:
+        """Who waits for the answer; 0 where nobody knows."""
+        del handler, arguments
+        return 0
+
+    async def watch_for_interrupts(self) -> None:
+        """Give up requests whose callers want to stop, until cancelled; runs beside the session."""
+        await self._interrupts.run()
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -69,7 +93,7 @@ class AnsweredOperations(pyfuse3.Operations):
 
     def _errno_for(self, handler: str, arguments: Sequence[Any], error: BaseException) -> int:
         """What the caller is told; what nobody foresaw is logged and stops all writes: its outcome is unknown."""
-        leaves = [self._too_slow(handler) if isinstance(leaf, trio.TooSlowError) else leaf for leaf in _leaves(error)]
+        leaves = list(_leaves(error))
         numbers = [_known_errno(leaf) for leaf in leaves]
         try:
             for leaf in leaves:
@@ -81,10 +105,15 @@ class AnsweredOperations(pyfuse3.Operations):
             self._report_bug(handler, error)
         return next((number for number in numbers if number is not None), errno.EIO)
 
-    def _too_slow(self, handler: str) -> OpfsError:
-        limit_s = self._deadlines.of(handler)
+    def _why_given_up(self, request: Waiting) -> OpfsError:
+        if request.interrupted_by:
+            return Interrupted(
+                f"the caller got {request.interrupted_by} while it waited ({request.handler}), and was let go",
+                hint="what was being applied goes on; its outcome will be an event",
+            )
+        limit_s = self._deadlines.of(request.handler)
         return ApplyTimeout(
-            f"the request ({handler}) was not answered within {limit_s:.0f} s and may still be going on"
+            f"the request ({request.handler}) was not answered within {limit_s:.0f} s and may still be going on"
         )
 
     def _report_bug(self, handler: str, error: BaseException) -> None:
@@ -103,9 +132,13 @@ def _answered(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     @wraps(handler)
     async def answered(self: AnsweredOperations, *arguments: Any) -> Any:
         try:
-            with trio.CancelScope(deadline=trio.current_time() + self._deadlines.of(name)):
-                return await handler(self, *arguments)
-            number = self._errno_for(name, arguments, trio.TooSlowError())
+            with trio.CancelScope(deadline=trio.current_time() + self._deadlines.of(name)) as scope:
+                request = self._interrupts.begin(scope, name, arguments)
+                try:
+                    return await handler(self, *arguments)
+                finally:
+                    self._interrupts.end(request)
+            number = self._errno_for(name, arguments, self._why_given_up(request))
         except Exception as error:
             number = self._errno_for(name, arguments, error)
         except BaseExceptionGroup as group:

@@ -7,6 +7,7 @@ under the same name gets another, as on any disk. Trio thread only; no method bl
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from errno import ESTALE
 from hashlib import blake2b
@@ -15,9 +16,13 @@ from typing import TYPE_CHECKING
 from opfs.vfs.node import Directory, File
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from opfs.vfs.node import Node, NodeKey
 
 ROOT = 1
+MAX_FLEETING = 4096
+"""Inodes of names that anybody may think of; some 3 MB."""
 _NUMBER_BYTES = 6
 
 
@@ -34,6 +39,10 @@ class Inodes:
     def __init__(self, root: Directory) -> None:
         self._inodes: dict[int, _Inode] = {ROOT: _Inode(root, 1)}
         self._numbers: dict[NodeKey, int] = {root.key: ROOT}
+        self._fleeting: OrderedDict[int, None] = OrderedDict()
+        """Those that may have to go, looked up longest ago first."""
+        self.on_crowd: Callable[[], None] = lambda: None
+        """Called when there are too many of them: `take_surplus` says which."""
 
     def __len__(self) -> int:
         return len(self._inodes)
@@ -50,16 +59,32 @@ class Inodes:
     def remember(self, node: Node) -> int:
         """Count one lookup and return the node's number."""
         number = self._numbers.get(node.key)
-        if number is not None:
-            inode = self._inodes[number]
-            if _file_type(inode.node) is _file_type(node):
-                inode.node = node
-                inode.lookup_count += 1
-                return number
-        number = self._free_number(node.key)
-        self._inodes[number] = _Inode(node, 1)
-        self._numbers[node.key] = number
+        inode = self._inodes[number] if number is not None else None
+        if number is not None and inode is not None and _file_type(inode.node) is _file_type(node):
+            inode.node = node
+            inode.lookup_count += 1
+        else:
+            number = self._free_number(node.key)
+            self._inodes[number] = _Inode(node, 1)
+            self._numbers[node.key] = number
+        if node.cache.is_fleeting:
+            self._note_fleeting(number, node)
         return number
+
+    def take_surplus(self) -> Sequence[tuple[int, bytes]]:
+        """Directories and names of what the kernel is to forget, beyond half of MAX_FLEETING: looked up longest ago
+        and not open. Each is named once, until it is looked up again."""
+        surplus = []
+        for number in list(self._fleeting)[: len(self._fleeting) - MAX_FLEETING // 2]:
+            inode = self._inodes[number]
+            if inode.open_count:
+                self._fleeting.move_to_end(number)
+                continue
+            del self._fleeting[number]
+            parent = self._numbers.get(inode.node.shown[:-1])
+            if parent is not None:
+                surplus.append((parent, inode.node.shown[-1].encode()))
+        return surplus
 
     def forget(self, number: int, lookup_count: int) -> None:
         inode = self._inodes.get(number)
@@ -91,10 +116,28 @@ class Inodes:
             self._inodes[number].node = node
             self._numbers[node.key] = number
 
+    def exchange(self, first: Node, second: Node) -> None:
+        """Two inodes have changed names: the nodes are those that the names stand for now."""
+        numbers = self._numbers.pop(second.key, None), self._numbers.pop(first.key, None)
+        for number, node in zip(numbers, (first, second), strict=True):
+            if number is not None:
+                self._inodes[number].node = node
+                self._numbers[node.key] = number
+
+    def _note_fleeting(self, number: int, node: Node) -> None:
+        parent = self._numbers.get(node.shown[:-1])
+        if parent is not None and parent in self._fleeting:
+            self._fleeting.move_to_end(parent)  # it may be somebody's current directory, and is not looked up itself
+        self._fleeting[number] = None
+        self._fleeting.move_to_end(number)
+        if len(self._fleeting) > MAX_FLEETING:
+            self.on_crowd()
+
     def _drop_if_unused(self, number: int, inode: _Inode) -> None:
         if number == ROOT or inode.lookup_count > 0 or inode.open_count > 0:
             return
         del self._inodes[number]
+        self._fleeting.pop(number, None)
         if self._numbers.get(inode.node.key) == number:
             del self._numbers[inode.node.key]
 

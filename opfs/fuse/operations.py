@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _OF_HANDLES = frozenset({"read", "write", "flush", "fsync", "release", "readdir", "releasedir", "fsyncdir"})
 _IN_DIRECTORIES = frozenset({"lookup", "create", "unlink", "rename", "mkdir", "rmdir", "symlink", "mknod"})
 _USER_NAMESPACE = b"user."
+RENAME_EXCHANGE = 2
 _Type = TypeVar("_Type")
 
 
@@ -140,6 +141,10 @@ class Operations(AnsweredOperations):
         source, target = self._directory(parent_inode_old), self._directory(parent_inode_new)
         await source.rename(_text(name_old), target, _text(name_new), flags, caller)
         old_key, new_key = (*source.key, _text(name_old)), (*target.key, _text(name_new))
+        if flags & RENAME_EXCHANGE:
+            old, new = await source.lookup(_text(name_old), caller), await target.lookup(_text(name_new), caller)
+            self.inodes.exchange(old, new)
+            return
         try:
             self.inodes.move(old_key, await target.lookup(_text(name_new), caller))
         except NotFound:
@@ -246,9 +251,8 @@ class Operations(AnsweredOperations):
         await self.inodes.node(inode).set_xattr(_attribute(name), value, caller_of(ctx))
 
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """An attribute that may be set and is set to nothing is removed."""
         await self.getxattr(inode, name, ctx)
-        await self.setxattr(inode, name, b"", ctx)
+        await self.inodes.node(inode).remove_xattr(_attribute(name), caller_of(ctx))
 
     # --- files ---------------------------------------------------------------------------------------
 
@@ -323,12 +327,20 @@ class Operations(AnsweredOperations):
         if handler in _OF_HANDLES:
             place = self._files.get(arguments[0]) or self._directories.get(arguments[0])
             if place is not None:
-                self._refused(error, place.node.key, place.caller)
+                self._refused(error, place.node.shown, place.caller)
             return
-        key = self.inodes.node(arguments[0]).key
+        key = self.inodes.node(arguments[0]).shown
         if handler in _IN_DIRECTORIES:
             key = (*key, arguments[1].decode(errors="backslashreplace"))
         self._refused(error, key, caller_of(arguments[-1]))
+
+    def caller_pid(self, handler: str, arguments: Sequence[Any]) -> int:
+        """The caller where the request names one, else who opened the file or the directory."""
+        if handler in _OF_HANDLES:
+            place = self._files.get(arguments[0]) or self._directories.get(arguments[0])
+            return place.caller.pid if place is not None else 0
+        context = arguments[-1]
+        return context.pid if isinstance(context, pyfuse3.RequestContext) else 0
 
     # --- inside --------------------------------------------------------------------------------------
 
@@ -400,7 +412,7 @@ def _reply(inode: int, attributes: Attributes, policy: CachePolicy) -> pyfuse3.E
     reply.st_uid = attributes.uid
     reply.st_gid = attributes.gid
     reply.st_size = attributes.size
-    reply.st_blocks = (attributes.size + 511) // 512
+    reply.st_blocks = (attributes.size + 511) // 512 if attributes.blocks is None else attributes.blocks
     reply.st_atime_ns = attributes.atime_ns
     reply.st_mtime_ns = attributes.mtime_ns
     reply.st_ctime_ns = attributes.ctime_ns
