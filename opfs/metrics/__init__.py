@@ -1,0 +1,1 @@
+"""Figures for Prometheus: what operations cost, how the daemon stands."""
