@@ -20,6 +20,7 @@ from opfs.core.canonical import hash_hex
 from opfs.core.event import decode_events
 from opfs.core.names import OWN_EVENTS, ElementId
 from opfs.core.timestamp import parse_time
+from opfs.errors import OpfsError
 from opfs.tlog.keys import KeyPair
 
 if TYPE_CHECKING:
@@ -38,25 +39,33 @@ async def rotate_keys(parts: Parts, actor: Actor) -> None:
     if pair is None:
         pair = KeyPair.generate(parts.log.origin)
         await trio.to_thread.run_sync(parts.keys.stage, pair)
-    # After this line: keys that nobody knows of; a crash here leaves them staged; the next start goes on.
+    # After this line: keys that nobody knows of; a crash here leaves them staged; repaired by the next start, which
+    # goes on.
     if not await _is_announced(parts, pair):
         plan = _announcement(pair)
         outcome = Outcome(KEYS, ROTATE, None, None, actor.to_json(), plan=plan, changes_document=False)
         await parts.sequencer.record(Request((Change(KEYS, None),), actor), Applied((outcome,)))
-    # After this line: a block that the old keys signed names the new ones; a crash here leaves them staged; the next
-    # start finds the event and does not make another.
+    # After this line: a block that the old keys signed names the new ones; a crash here leaves them staged; repaired
+    # by the next start, which finds the event and does not make another.
     await trio.to_thread.run_sync(_activate, parts)
     log.info("the log is signed with new keys")
 
 
 async def finish_rotation(parts: Parts) -> None:
     """At start: go on with a rotation that was begun, or was asked for while no daemon ran."""
-    if await trio.to_thread.run_sync(parts.keys.load_next) is None:
+    try:
+        if await trio.to_thread.run_sync(parts.keys.load_next) is None:
+            return
+    except OpfsError as error:
+        log.error("no rotation of keys is gone on with: %s", error)
         return
     if parts.failsafe.reason is not None:
         log.warning("the staged keys are not brought into use: %s", parts.failsafe.reason)
         return
-    await rotate_keys(parts, Actor(uid=0, user="root", source="recovery"))
+    try:
+        await rotate_keys(parts, Actor(uid=0, user="root", source="recovery"))
+    except OpfsError as error:
+        log.error("the staged keys are not in use yet, the next start goes on: %s", error)
 
 
 def _activate(parts: Parts) -> None:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from opfs.archive.reader import KeptReader
 from opfs.btrfs.digests import BlockDigester
 from opfs.btrfs.store import CHAIN
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
 from opfs.commit.derive import low_priority
 from opfs.commit.host import Applied
-from opfs.commit.verify import Verification
+from opfs.commit.verify import FULL, Verification
 from opfs.core.actor import Actor
 from opfs.core.event import MAX_MESSAGE_BYTES
 from opfs.core.names import OWN_EVENTS, ElementId
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from opfs.btrfs.store import BtrfsSnapshotStore
+    from opfs.archive.packs import Archive
+    from opfs.archive.store import KeptStore
     from opfs.commit.failsafe import FailSafe
     from opfs.commit.sequencer import Sequencer
     from opfs.core.audit import Finding
@@ -56,7 +58,8 @@ class Scrub:
         self,
         pool: Path,
         state: Path,
-        store: BtrfsSnapshotStore,
+        store: KeptStore,
+        archive: Archive,
         keys: KeyStore,
         sequencer: Sequencer,
         failsafe: FailSafe,
@@ -66,6 +69,7 @@ class Scrub:
         self._pool = pool
         self._state = state
         self._store = store
+        self._archive = archive
         self._keys = keys
         self._sequencer = sequencer
         self._failsafe = failsafe
@@ -109,7 +113,8 @@ class Scrub:
         """One round over the blocks that there are now, from `since` on."""
         audit = LogAudit(self._pool / "@log", self._sequencer.origin, self._keys)
         with closing(BlockDigester(self._pool / CHAIN)) as reader:
-            verification = Verification(self._store, reader, since, true_header=audit.true_header)
+            blocks = KeptReader(reader, self._store, self._archive, FULL)
+            verification = Verification(self._store, blocks, since, true_header=audit.true_header)
             self._total, self._done = len(verification.blocks), since
             steps = verification.run()
             findings: list[Finding] = []
