@@ -98,6 +98,15 @@ class CgroupLayout:
         return groups
 
 
+def any_hierarchy(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
+    """Where groups of any kind are made, version 2 rather than 1; None on a host without control groups."""
+    found: dict[str, Path] = {}
+    for line in mountinfo.read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        found[right.split()[0]] = Path(left.split()[4])
+    return found.get("cgroup2") or found.get("cgroup")
+
+
 def read_value(group: Path, file: str) -> str | None:
     """The content of one file of a group; None where the group or the file is gone."""
     try:

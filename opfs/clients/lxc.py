@@ -32,7 +32,11 @@ PACKAGES = "lxc lxc-templates busybox-static"
 TEMPLATES = Path("/usr/share/lxc/templates")
 START_LOG = "opfs-start.log"
 
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/root"}
+TOOL_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "HOME": "/root",
+}
 _STOP_GRACE_S = 10
 _WHERE = re.compile(r"^lxc-\w+: [^:]+: \S+\.c: \w+: \d+ ")
 _LOGGED = re.compile(r"^lxc-start .* ERROR +\S+ - \S+ - (.*)$")
@@ -56,7 +60,7 @@ class LxcTools:
 
     def missing(self) -> tuple[str, ...]:
         """The tools that are not installed."""
-        return tuple(tool for tool in TOOLS if shutil.which(tool, path=_ENVIRONMENT["PATH"]) is None)
+        return tuple(tool for tool in TOOLS if shutil.which(tool, path=TOOL_ENVIRONMENT["PATH"]) is None)
 
     async def list_states(self, name: str | None = None) -> dict[str, ContainerState]:
         """The state of every container, or of one; without those that are not there."""
@@ -66,16 +70,20 @@ class LxcTools:
         output = await self._run("lxc-ls", ["-P", str(self.lxcpath), *columns, *chosen])
         states = {}
         for row in output.splitlines()[1:]:
-            container, word, pid = row.split()
+            try:
+                container, word, pid = row.split()
+            except ValueError:
+                raise ApplyFailed(f"lxc-ls wrote what cannot be read: {row[:100]!r}") from None
             states[container] = ContainerState(word, int(pid) if pid.isdigit() else 0)
         return states
 
-    async def create(self, name: str, config: Path, template: str) -> None:
+    async def create(self, name: str, config: Path, template: str, *, is_subvolume: bool = False) -> None:
         """Make a container from a template, or, with `none`, just its configuration.
 
-        LXC leaves a file `partial` in the container's directory until it is done.
+        With `is_subvolume` its root is a subvolume of btrfs. LXC leaves a file `partial` in the container's
+        directory until it is done.
         """
-        options = ["--config", str(config), "--template", template]
+        options = ["--config", str(config), "--template", template, *(["-B", "btrfs"] if is_subvolume else [])]
         # The template is a script of many processes, which must not go on when its lxc-create was ended.
         await self._run("lxc-create", [*self._at(name), *options], self._create_timeout_s, whole_group=True)
 
@@ -127,7 +135,7 @@ class LxcTools:
                     capture_stderr=True,
                     check=False,
                     cwd="/",
-                    env=_ENVIRONMENT,
+                    env=TOOL_ENVIRONMENT,
                     # Away from the terminal's process group: Ctrl-C at a daemon in the foreground must not
                     # reach a container.
                     start_new_session=True,
