@@ -19,12 +19,14 @@ from opfs.core.action import Checkpoint, Difference, Document
 from opfs.core.difference import is_secret, same_json
 from opfs.core.position import join_pointer
 from opfs.errors import ApplyFailed, InvalidRequest, Location
-from opfs.ports import Capabilities
+from opfs.ports import Capabilities, Dependency, Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from opfs.core.names import ElementId
+
+def _no_secret(name: str) -> bytes:
+    raise ApplyFailed(f"the secret {name!r} is asked for, and there is no place that holds secrets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class PluginContext:
 
     `state_dir` is the plugin's own, private to root, and may not exist yet; `forbidden_paths` are the trees
     that no plugin may change or expose (the mount and the pool); `settings` is the plugin's part of the
-    configuration.
+    configuration. `secret` gives the value of what a document calls `{"$secret": name}`; only `apply` calls
+    it, so that no plan, journal or event ever holds a secret. It raises ApplyFailed for one that is not there.
     """
 
     state_dir: Path
     forbidden_paths: tuple[Path, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    secret: Callable[[str], bytes] = field(default=_no_secret)
 
 
 class ContractDefaults:
@@ -89,13 +93,18 @@ class ContractDefaults:
             return () if desired is observed else (Difference("", desired, observed),)
         return tuple(differences(desired, observed, self.schema))
 
-    def depends_on(self, element: str, desired: Document) -> Sequence[ElementId]:
+    def depends_on(self, element: str, desired: Document) -> Sequence[Dependency]:
         del element, desired
         return ()
 
+    async def watch(self, report: Callable[[Sighting], None]) -> None:
+        del report
+        raise ApplyFailed(f"{self.name} cannot notify of changes")
+
     def is_protected(self, element: str, current: Document) -> bool:
-        del element, current
-        return False
+        """What the document says under `protected`, for plugins whose schema has it."""
+        del element
+        return bool(current.get("protected"))
 
 
 def refuse(pointer: str, reason: str, hint: str = "") -> None:

@@ -11,6 +11,7 @@ import difflib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,13 @@ GROUP = "opfs.plugins"
 BUILT_IN: Mapping[str, str] = {
     "file": "opfs.plugins.file.plugin:FilePlugin",
     "lxc": "opfs.plugins.lxc.plugin:LxcPlugin",
+    "mesh": "opfs.plugins.mesh.plugin:MeshPlugin",
+    "net": "opfs.plugins.net.plugin:NetPlugin",
+    "openflow": "opfs.plugins.openflow.plugin:OpenFlowPlugin",
+    "ovs": "opfs.plugins.ovs.plugin:OvsPlugin",
+    "packagekit": "opfs.plugins.packagekit.plugin:PackagekitPlugin",
+    "systemd": "opfs.plugins.systemd.plugin:SystemdPlugin",
+    "wireguard": "opfs.plugins.wireguard.plugin:WireguardPlugin",
 }
 """The plugins of this package, which also a checkout that was never installed has."""
 
@@ -157,6 +165,19 @@ def build_plugin(spec: str, context_of: ContextOf) -> Plugin:
     check_schema(spec, plugin.schema)
     built: Plugin = plugin
     return built
+
+
+def describe_plugin(plugin: Plugin) -> Mapping[str, object]:
+    """What a plugin says of itself, for people who choose among plugins; JSON."""
+    reason = plugin.why_unavailable()
+    return {
+        "name": plugin.name,
+        "is_available": reason is None,
+        "why_not": reason or "",
+        "capabilities": dict(asdict(plugin.capabilities)),
+        "apply_timeout_s": plugin.apply_timeout_s,
+        "version_hash": plugin.version_hash,
+    }
 
 
 def check_schema(spec: str, schema: Mapping[str, Any]) -> None:

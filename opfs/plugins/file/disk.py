@@ -1,4 +1,4 @@
-"""Files of the host, reached without being led astray: look at one, replace one, remove one.
+"""Files, directories and links of the host, reached without being led astray: look, replace, remove.
 
 A path is walked one component at a time from the root, each held by a descriptor. The file itself may not
 be a symbolic link. A directory on the way may be one only if root owns the link: what another user could
@@ -21,7 +21,7 @@ from blake3 import blake3
 from opfs.errors import ApplyFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 CONTENT_LIMIT_BYTES = 1 << 20
 """Larger files are observed by their digest alone."""
@@ -36,7 +36,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is at a path: `kind` is file, directory, link or other; content only of a small file."""
+    """What is at a path: `kind` is file, directory, symlink or other; content only of a small file."""
 
     kind: str
     mode: int = 0
@@ -44,6 +44,7 @@ class Found:
     gid: int = 0
     digest: str = ""
     content: bytes | None = None
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +68,45 @@ class HostFiles:
         parent, _, name = path.rpartition("/")
         directory = _walk(path, [part for part in parent.split("/") if part])
         try:
-            real = os.readlink(f"/proc/self/fd/{directory}").rstrip("/") + "/" + name
-            for tree in self._forbidden:
-                if real == tree or real.startswith(tree + "/"):
-                    raise ApplyFailed(f"{path} is inside {tree}, which is opfs' own", hint="choose another path")
+            self._check_free(path, os.readlink(f"/proc/self/fd/{directory}"), name)
             yield Place(path, directory, name)
         finally:
             os.close(directory)
 
-    def look(self, path: str) -> Found | None:
-        """What is at `path`; None where nothing is, or where its directory is not."""
+    def _check_free(self, path: str, directory: str, name: str) -> None:
+        real = directory.rstrip("/") + "/" + name
+        for tree in self._forbidden:
+            if real == tree or real.startswith(tree + "/"):
+                raise ApplyFailed(f"{path} is inside {tree}, which is opfs' own", hint="choose another path")
+
+    @contextmanager
+    def looking(self) -> Iterator[Callable[[str], Found | None]]:
+        """A function that says what is at a path; None where nothing is, or where its directory is not.
+
+        It holds the directory of the last path open, so that many paths, in order, are found quickly.
+        """
+        parent, directory, real = "", -1, ""
+
+        def look(path: str) -> Found | None:
+            nonlocal parent, directory, real
+            above, _, name = path.rpartition("/")
+            if directory < 0 or above != parent:
+                if directory >= 0:
+                    os.close(directory)
+                    directory = -1
+                try:
+                    directory = _walk(path, [part for part in above.split("/") if part])
+                except MissingDirectory:
+                    return None
+                parent, real = above, os.readlink(f"/proc/self/fd/{directory}")
+            self._check_free(path, real, name)
+            return look_at(Place(path, directory, name))
+
         try:
-            with self.place(path) as place:
-                return look_at(place)
-        except MissingDirectory:
-            return None
+            yield look
+        finally:
+            if directory >= 0:
+                os.close(directory)
 
 
 class MissingDirectory(ApplyFailed):
@@ -136,8 +161,9 @@ def look_at(place: Place) -> Found | None:
     if status is None:
         return None
     if not stat.S_ISREG(status.st_mode):
-        kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
-        return Found(kinds.get(stat.S_IFMT(status.st_mode), "other"))
+        kind = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}.get(stat.S_IFMT(status.st_mode), "other")
+        target = os.readlink(place.name, dir_fd=place.directory) if kind == "symlink" else ""
+        return Found(kind, status.st_mode & 0o7777, status.st_uid, status.st_gid, target=target)
     with open_file(place) as file:
         status = os.fstat(file.fileno())
         hasher = blake3()
@@ -165,16 +191,22 @@ def open_file(place: Place) -> Iterator[BinaryIO]:
 
 
 def replace_file(
-    place: Place, source: BinaryIO, mode: int, uid: int, gid: int, check_cancelled: Callable[[], None]
+    place: Place,
+    source: BinaryIO,
+    mode: int,
+    uid: int,
+    gid: int,
+    check_cancelled: Callable[[], None],
+    before: Callable[[str], Sequence[int]] = lambda digest: (),
 ) -> str:
     """Put the bytes of `source` at a place, atomically and durably; returns their digest.
 
-    A crash leaves the old file whole, and at most a temporary one beside it, which the next call removes.
+    `before` is told the digest when the new file is written and not yet in its place, and names what must be durable
+    with it. A crash leaves the old file whole, and at most a temporary one beside it, which the next call removes.
     """
     check_replaceable(place)
     hasher = blake3()
-    # The same name each time, so that what a crash left does not pile up.
-    temporary = f".opfs-{blake3(place.name.encode()).hexdigest()[:16]}"
+    temporary = _temporary(place)
     try:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=place.directory)
@@ -188,7 +220,7 @@ def replace_file(
                 file.flush()
                 os.fchown(descriptor, uid, gid)
                 os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
+                sync((descriptor, *before(hasher.hexdigest())))
             os.rename(temporary, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
         except BaseException:
             with suppress(OSError):
@@ -200,26 +232,69 @@ def replace_file(
     return hasher.hexdigest()
 
 
-def set_attributes(place: Place, mode: int | None, uid: int | None, gid: int | None) -> None:
-    """Change owner and mode of a regular file; None leaves one as it is."""
-    with open_file(place) as file:
-        try:
-            os.fchown(file.fileno(), -1 if uid is None else uid, -1 if gid is None else gid)
-            if mode is not None:
-                # Last: a change of owner clears the set-user-ID bits.
-                os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise ApplyFailed(f"the attributes of {place.path} cannot be set: {error.strerror}") from error
-
-
-def remove_file(place: Place) -> bool:
-    """Remove a regular file, durably; returns whether there was one."""
-    if _status(place) is None:
-        return False
-    check_replaceable(place)
+def make_directory(place: Place, mode: int, uid: int, gid: int) -> bool:
+    """Make a directory, or set the attributes of the one that is there, durably; returns whether it is new."""
+    status = _status(place)
+    if status is not None and not stat.S_ISDIR(status.st_mode):
+        raise ApplyFailed(f"{place.path} is there already and is no directory", hint="remove it first")
     try:
-        os.unlink(place.name, dir_fd=place.directory)
+        if status is None:
+            os.mkdir(place.name, 0o700, dir_fd=place.directory)
+    except OSError as error:
+        raise ApplyFailed(f"{place.path} cannot be made: {error.strerror}") from error
+    set_attributes(place, mode, uid, gid)
+    _sync_directory(place)
+    return status is None
+
+
+def replace_link(place: Place, target: str, uid: int = 0, gid: int = 0) -> None:
+    """Put a symbolic link at a place, atomically and durably, over nothing or another link."""
+    status = _status(place)
+    if status is not None and not stat.S_ISLNK(status.st_mode):
+        raise ApplyFailed(f"{place.path} is there already and is no symbolic link", hint="remove it first")
+    temporary = _temporary(place)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=place.directory)
+        os.symlink(target, temporary, dir_fd=place.directory)
+        os.chown(temporary, uid, gid, dir_fd=place.directory, follow_symlinks=False)
+        os.rename(temporary, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
+        _sync_directory(place)
+    except OSError as error:
+        raise ApplyFailed(f"{place.path} cannot be linked: {error.strerror}") from error
+
+
+def set_attributes(place: Place, mode: int | None, uid: int | None, gid: int | None) -> None:
+    """Change owner and mode of a regular file or a directory; None leaves one as it is."""
+    try:
+        descriptor = os.open(place.name, _READ, dir_fd=place.directory)
+    except OSError as error:
+        raise ApplyFailed(f"{place.path} cannot be opened: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise ApplyFailed(f"{place.path} is neither a regular file nor a directory")
+        os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
+        if mode is not None:
+            # Last: a change of owner clears the set-user-ID bits.
+            os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    except OSError as error:
+        raise ApplyFailed(f"the attributes of {place.path} cannot be set: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def remove_file(place: Place, kind: str = "file") -> bool:
+    """Remove a regular file, a link or an empty directory, durably; returns whether there was one."""
+    status = _status(place)
+    if status is None:
+        return False
+    is_kind = {"file": stat.S_ISREG, "directory": stat.S_ISDIR, "symlink": stat.S_ISLNK}[kind]
+    if not is_kind(status.st_mode):
+        check_replaceable(place)
+        raise ApplyFailed(f"{place.path} is no {kind}", hint="it is left alone")
+    try:
+        (os.rmdir if kind == "directory" else os.unlink)(place.name, dir_fd=place.directory)
         _sync_directory(place)
     except OSError as error:
         raise ApplyFailed(f"{place.path} cannot be removed: {error.strerror}") from error
@@ -233,6 +308,11 @@ def check_replaceable(place: Place) -> None:
         return
     what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
     raise ApplyFailed(f"{place.path} is {what}", hint="remove it first, or give the path it leads to")
+
+
+def _temporary(place: Place) -> str:
+    """The same name each time, so that what a crash left does not pile up."""
+    return f".opfs-{blake3(place.name.encode()).hexdigest()[:16]}"
 
 
 def user_id(name: str) -> int:
@@ -269,6 +349,18 @@ def _status(place: Place) -> os.stat_result | None:
         return os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def sync(descriptors: Iterable[int]) -> None:
+    """Make files and directories durable, one after the other: file systems join the syncs of many threads.
+
+    Raises ApplyFailed.
+    """
+    try:
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+    except OSError as error:
+        raise ApplyFailed(f"not everything reached the disk: {error.strerror}") from error
 
 
 def _sync_directory(place: Place) -> None:

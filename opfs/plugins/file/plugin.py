@@ -1,15 +1,15 @@
-"""The `file` plugin: managed files of the host, replaced atomically, with the old one kept until the commit.
+"""The `file` plugin: managed files, directories and links, with what was there before kept until the commit.
 
-It never makes directories, never follows a link at the end of a path, and never touches the trees that are
-opfs' own. Every call that reads or writes runs in a worker thread, and a copy of a large file ends when it
-is cancelled. Calls for different elements may run concurrently.
+It makes no directory that no document asks for, never follows a link at the end of a path, and never touches
+the trees that are opfs' own. Every call that reads or writes runs in a worker thread, and a copy of a large file
+ends when it is cancelled. Calls for different elements may run concurrently.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 
 import trio
@@ -23,31 +23,50 @@ from opfs.plugins.file.disk import (
     group_id,
     group_name,
     look_at,
+    make_directory,
     open_file,
     remove_file,
     replace_file,
+    replace_link,
     set_attributes,
+    sync,
     user_id,
     user_name,
 )
-from opfs.plugins.file.plan import PLUGIN, is_there, plan_file
+from opfs.plugins.file.plan import PLUGIN, is_there, plan_file, type_of
 from opfs.plugins.file.records import Record, Records
+from opfs.plugins.file.sightings import Watch
 from opfs.ports import Capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from opfs.plugins.file.disk import Found
+    from opfs.ports import Sighting
+
+    Look = Callable[[str], Found | None]
+
 _NEW_MODE = 0o644
+_NEW_DIRECTORY_MODE = 0o755
 _NAME_BYTES_MAX = 255
+
+
+_NOT_OF: Mapping[str, tuple[str, ...]] = {
+    "file": ("target",),
+    "directory": ("content", "source", "target"),
+    "symlink": ("content", "source", "mode", "owner", "group"),
+}
 
 
 class FilePlugin(ContractDefaults):
     """Files as elements; `state_dir` holds the plugin's records and the copies for undoing."""
 
     name: ClassVar[str] = PLUGIN
+    # With more threads than a few, they wait for the interpreter and not for the disk, which takes twice the
+    # processor's time (scripts/bench rollback).
     capabilities: ClassVar[Capabilities] = Capabilities(
-        supports_rollback=True, supports_checkpoints=True, atomic_operations=True
+        supports_rollback=True, supports_checkpoints=True, atomic_operations=True, watch=True
     )
 
     def __init__(self, state_dir: Path, *, forbidden_paths: Sequence[Path] = ()) -> None:
@@ -55,6 +74,7 @@ class FilePlugin(ContractDefaults):
         self._records = Records(state_dir)
         self._forbidden = tuple(os.path.normpath(tree) for tree in (*forbidden_paths, state_dir))
         self._files = HostFiles(self._forbidden)
+        self._watch: Watch | None = None
 
     @classmethod
     def from_context(cls, context: PluginContext) -> Self:
@@ -66,9 +86,16 @@ class FilePlugin(ContractDefaults):
         super().check(element, desired)
         self._check_path("/path", desired["path"])
         is_absent = desired.get("state") == "absent"
-        for key in ("content", "source", "mode", "owner", "group"):
+        kind = type_of(desired)
+        for key in ("content", "source", "target", "mode", "owner", "group"):
             if is_absent and key in desired:
-                refuse(f"/{key}", f"a file that is to be absent has no {key}", "leave it out")
+                refuse(f"/{key}", f"a {kind} that is to be absent has no {key}", "leave it out")
+            if key in _NOT_OF[kind] and key in desired:
+                refuse(f"/{key}", f"a {kind} has no {key}", "leave it out, or change the type")
+        if kind != "file":
+            if kind == "symlink" and not is_absent:
+                _check_target(desired.get("target"))
+            return
         if "source" in desired:
             self._check_path("/source", desired["source"])
             if "content" in desired:
@@ -103,6 +130,8 @@ class FilePlugin(ContractDefaults):
             # Once it is gone there is no record either, so absence has two faces.
             is_gone = observed is None or (observed["path"] == desired["path"] and not is_there(observed))
             return () if is_gone else (Difference("/state", "absent", "present"),)
+        if desired is not None and type_of(desired) == "file":
+            desired = {key: value for key, value in desired.items() if key != "type"}
         return super().compare(element, desired, observed)
 
     # --- observe ---------------------------------------------------------------------------------------
@@ -115,30 +144,37 @@ class FilePlugin(ContractDefaults):
 
     def _observe(self, elements: Collection[str] | None, desired: Mapping[str, Document]) -> dict[str, Document]:
         found: dict[str, Document] = {}
+        named: list[tuple[str, str, Record | None, Document | None]] = []
         for element in self._records.elements() if elements is None else elements:
             record, wanted = self._records.load(element), desired.get(element)
-            if record is not None:
-                found[element] = self._describe(record["path"], record, wanted)
-            elif wanted is not None:
-                document = self._describe(wanted["path"], None, wanted)
-                if document.get("state") == "present":
+            where = record or wanted
+            if where is not None:
+                named.append((where["path"], element, record, wanted))
+        with self._files.looking() as look:
+            for path, element, record, wanted in sorted(named, key=lambda one: one[:2]):
+                document = self._describe(look, path, record, wanted)
+                if record is not None or document.get("state") == "present":
                     found[element] = document
         return found
 
-    def _describe(self, path: str, record: Record | None, wanted: Document | None) -> Document:
+    def _describe(self, look: Look, path: str, record: Record | None, wanted: Document | None) -> Document:
         try:
-            file = self._files.look(path)
+            file = look(path)
         except ApplyFailed:
             # The way to it is unsafe now: for us nothing is there, and writing it will say why.
             file = None
         if file is None:
             return {"path": path, "state": "absent"}
-        if file.kind != "file":
-            return {"path": path, "state": "present", "kind": file.kind, "origin": "foreign"}
+        kind = type_of((wanted or {}) if record is None else record)
+        if file.kind != kind:
+            named = {"type": kind} if kind != "file" else {}
+            return {"path": path, **named, "state": "present", "kind": file.kind, "origin": "foreign"}
         document: dict[str, Any] = {"path": path}
+        if kind != "file":
+            return self._describe_other(path, kind, file, record)
         source = (record or {}).get("source") or (wanted or {}).get("source")
         text = _text(file.content)
-        if source and self._digest(source) == file.digest:
+        if source and self._digest(look, source) == file.digest:
             document["source"] = source
         elif text is not None:
             document["content"] = text
@@ -148,22 +184,49 @@ class FilePlugin(ContractDefaults):
         document["state"] = "present"
         if record is None:
             document["origin"] = "foreign"
-        elif record.get("digest") != file.digest:
+        elif not _is_own(record, path, file.digest):
             document["origin"] = "changed"
         return document
 
-    def _digest(self, path: str) -> str | None:
+    def _describe_other(self, path: str, kind: str, found: Found, record: Record | None) -> Document:
+        """A directory or a link; whoever changed a link's target changed the link."""
+        document: dict[str, Any] = {"path": path, "type": kind}
+        if kind == "symlink":
+            document["target"] = found.target
+        else:
+            document |= {
+                "mode": f"{found.mode:04o}",
+                "owner": user_name(found.uid),
+                "group": group_name(found.gid),
+            }
+        if record is None:
+            document["origin"] = "foreign"
+        elif kind == "symlink" and not _is_own(record, path, found.target):
+            document["origin"] = "changed"
+        return document | {"state": "present"}
+
+    def _digest(self, look: Look, path: str) -> str | None:
         try:
-            found = self._files.look(path)
+            found = look(path)
         except ApplyFailed:
             return None
         return found.digest if found is not None and found.kind == "file" else None
+
+    async def watch(self, report: Callable[[Sighting], None]) -> None:
+        """Report changes of the files that elements manage, or are copied from, with the process that made them."""
+        self._watch = Watch(self._records.paths, report)
+        try:
+            await self._watch.run(await trio.to_thread.run_sync(self._records.elements))
+        finally:
+            self._watch = None
 
     # --- apply -----------------------------------------------------------------------------------------
 
     async def apply(self, action: Action) -> ApplyResult:
         steps = {
             "write": self._write,
+            "make-directory": self._make_directory,
+            "link": self._link,
             "set-attributes": self._set_attributes,
             "remove": self._remove,
             "forget": self._forget,
@@ -171,7 +234,11 @@ class FilePlugin(ContractDefaults):
         step = steps.get(action.step)
         if step is None:
             raise ApplyFailed(f"file has no step {action.step!r}")
-        return ApplyResult(action, await trio.to_thread.run_sync(step, action.element, action.details))
+        try:
+            return ApplyResult(action, await trio.to_thread.run_sync(step, action.element, action.details))
+        finally:
+            if self._watch is not None:
+                self._watch.changed(action.element)
 
     def _write(self, element: str, details: Mapping[str, Any]) -> str:
         path: str = details["path"]
@@ -180,13 +247,60 @@ class FilePlugin(ContractDefaults):
             mode = int(details["mode"], 8) if "mode" in details else before.mode if before else _NEW_MODE
             uid = user_id(details["owner"]) if "owner" in details else before.uid if before else 0
             gid = group_id(details["group"]) if "group" in details else before.gid if before else 0
-            with self._content(details) as (content, size_text):
-                self._records.save_before(element, place)
-                digest = replace_file(place, content, mode, uid, gid, trio.from_thread.check_cancelled)
-            # A crash before the record leaves a file that counts as changed by somebody; the same plan, made
-            # again, takes it over.
-            self._records.save(element, {"path": path, "source": details.get("source"), "digest": digest})
+            with self._changing(element) as old, ExitStack() as kept:
+                record: Record = {"path": path, "source": details.get("source")}
+
+                def keep(digest: str) -> Sequence[int]:
+                    known = before.digest if before and _is_own(old, path, before.digest) else None
+                    return kept.enter_context(
+                        self._records.before(element, place, {**record, "digest": known, "next": digest})
+                    )
+
+                with self._content(details) as (content, size_text):
+                    check_cancelled = trio.from_thread.check_cancelled
+                    digest = replace_file(place, content, mode, uid, gid, check_cancelled, keep)
+                self._records.save(element, {**record, "digest": digest})
         return f"wrote {path} ({size_text}, mode {mode:04o}, {user_name(uid)}:{group_name(gid)})"
+
+    def _make_directory(self, element: str, details: Mapping[str, Any]) -> str:
+        path: str = details["path"]
+        with self._records.claim(element, path), self._files.place(path) as place:
+            before = look_at(place)
+            mode = int(details["mode"], 8) if "mode" in details else before.mode if before else _NEW_DIRECTORY_MODE
+            uid = user_id(details["owner"]) if "owner" in details else before.uid if before else 0
+            gid = group_id(details["group"]) if "group" in details else before.gid if before else 0
+            with self._changing(element):
+                with self._records.before(element, place, {"path": path, "type": "directory"}) as kept:
+                    sync(kept)
+                is_new = make_directory(place, mode, uid, gid)
+        return f"{'made' if is_new else 'took over'} the directory {path} (mode {mode:04o})"
+
+    def _link(self, element: str, details: Mapping[str, Any]) -> str:
+        path, target = details["path"], details["target"]
+        claim = self._records.claim(element, path)
+        with claim, self._files.place(path) as place, self._changing(element) as old:
+            before = look_at(place)
+            known = before.target if before and _is_own(old, path, before.target) else None
+            record: Record = {"path": path, "type": "symlink"}
+            with self._records.before(element, place, {**record, "target": known, "next": target}) as kept:
+                sync(kept)
+            replace_link(place, target)
+            self._records.save(element, {**record, "target": target})
+        return f"linked {path} to {target}"
+
+    @contextmanager
+    def _changing(self, element: str) -> Iterator[Record]:
+        """The record of before, with no path where there is none, which holds again where the change fails."""
+        old = self._records.load(element)
+        try:
+            yield old or {"path": None}
+        except BaseException:
+            with suppress(OSError):  # a full disk: what is undone saves it once more
+                if old is None:
+                    self._records.drop(element)
+                else:
+                    self._records.save(element, old)
+            raise
 
     @contextmanager
     def _content(self, details: Mapping[str, Any]) -> Iterator[tuple[BinaryIO, str]]:
@@ -204,7 +318,8 @@ class FilePlugin(ContractDefaults):
         uid = user_id(details["owner"]) if "owner" in details else None
         gid = group_id(details["group"]) if "group" in details else None
         with self._files.place(details["path"]) as place:
-            self._records.save_before(element, place)
+            with self._records.before(element, place) as kept:
+                sync(kept)
             set_attributes(place, mode, uid, gid)
         changes = ", ".join(f"{key} {value}" for key, value in details.items() if key != "path")
         return f"set {changes} of {details['path']}"
@@ -213,8 +328,9 @@ class FilePlugin(ContractDefaults):
         path: str = details["path"]
         try:
             with self._files.place(path) as place:
-                self._records.save_before(element, place)
-                was_there = remove_file(place)
+                with self._records.before(element, place) as kept:
+                    sync(kept)
+                was_there = remove_file(place, type_of(details))
         except MissingDirectory:
             was_there = False
         self._forget(element, details)
@@ -236,6 +352,18 @@ class FilePlugin(ContractDefaults):
 
     async def release(self, checkpoint: Checkpoint) -> None:
         await trio.to_thread.run_sync(self._records.release, checkpoint)
+
+
+def _is_own(record: Record, path: str, found: str) -> bool:
+    """Whether opfs put there what was found, a digest or a target: before, or just now, when it was interrupted."""
+    return record["path"] == path and found in (record.get("digest"), record.get("target"), record.get("next"))
+
+
+def _check_target(target: str | None) -> None:
+    if target is None:
+        refuse("", "nothing says where the link leads", 'give "target"')
+    elif not target.isprintable():
+        refuse("/target", f"{target!r} has characters that cannot be shown", "use printable characters")
 
 
 def _check_text(content: str) -> None:

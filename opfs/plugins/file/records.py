@@ -1,11 +1,14 @@
 """What the file plugin remembers: which path an element manages, what was written there, and how to undo.
 
-    elements/<element>.json     {path, source, digest} of the file as opfs wrote it last
+    elements/<element>.json     {path, type, source, digest} of the file as opfs wrote it last; while it is written
+                                the `next` digest as well, so that after a crash either file is known as opfs' own
     paths/<blake3 of a path>    the element that manages the path
-    undo/<element>/<id>/        files as they were before the actions that followed a checkpoint
+    undo/<element>/<id>/*.kept  files as they were before the actions that followed a checkpoint: a line of JSON that
+                                says what was there, then the bytes
 
-A record is a help, not the truth: without it a file counts as not written by opfs. Blocking: call in worker
-threads; calls for one element never run concurrently, for different elements they may.
+A record is a help, not the truth: without it a file counts as not written by opfs. What must be durable before a
+file of the host is changed, its copy and its record, is named for whoever changes it. Blocking: call in worker threads;
+calls for one element never run concurrently, for different elements they may.
 """
 
 from __future__ import annotations
@@ -15,15 +18,25 @@ import os
 import secrets
 import shutil
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blake3 import blake3
 
 from opfs.core.action import Checkpoint
 from opfs.core.names import check_element_name
 from opfs.errors import ApplyFailed
-from opfs.plugins.file.disk import HostFiles, Place, look_at, open_file, remove_file, replace_file
+from opfs.plugins.file.disk import (
+    Found,
+    HostFiles,
+    Place,
+    look_at,
+    make_directory,
+    open_file,
+    remove_file,
+    replace_file,
+    replace_link,
+)
 from opfs.plugins.file.plan import PLUGIN
 
 if TYPE_CHECKING:
@@ -70,9 +83,19 @@ class Records:
             return None
         return record if isinstance(record, dict) and isinstance(record.get("path"), str) else None
 
-    def save(self, element: str, record: Record) -> None:
+    def paths(self, element: str) -> tuple[str, ...]:
+        """What an element manages and what it is copied from, as its record has them.
+
+        A directory has its own entry `.` beside, under which some of the kernel's reports name it.
+        """
+        record = self.load(element) or {}
+        own = (f"{record['path']}/.",) if record.get("type") == "directory" else ()
+        return (*(record[key] for key in ("path", "source") if record.get(key)), *own)
+
+    def save(self, element: str, record: Record, opened: ExitStack | None = None) -> int:
+        """Save a record; where `opened` is given, its descriptor stays open there, to be synced."""
         self.prepare()
-        _replace(self._record_file(element), json.dumps(record).encode())
+        return _replace(self._record_file(element), json.dumps(record).encode(), opened)
 
     def drop(self, element: str) -> None:
         """Forget an element and its claim to a path."""
@@ -130,61 +153,108 @@ class Records:
         self._open[element] = self._undo_directory(element) / id
         return Checkpoint(id, PLUGIN, element, {"record": self.load(element)})
 
-    def save_before(self, element: str, place: Place) -> None:
-        """Keep a copy of what is at a place, once per checkpoint; nothing where there is no checkpoint."""
-        directory = self._open.get(element)
-        note = directory / f"{blake3(place.path.encode()).hexdigest()}.json" if directory else None
-        if directory is None or note is None or note.exists():
-            return
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    @contextmanager
+    def before(self, element: str, place: Place, record: Record | None = None) -> Iterator[list[int]]:
+        """Keep a copy of what is at a place, once per checkpoint, and save the record that holds from now on.
+
+        Gives the descriptors that must be durable before the place is changed, open until the end: a note that a
+        crash cut short belongs to a place that was not changed. Without a checkpoint there is no copy.
+        """
+        with ExitStack() as opened:
+            descriptors: list[int] = []
+            directory = self._open.get(element)
+            note = directory / f"{blake3(place.path.encode()).hexdigest()}.kept" if directory else None
+            if directory is not None and note is not None and not note.exists():
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                try:
+                    descriptors.append(self._keep(place, note, opened))
+                except BaseException:
+                    note.unlink(missing_ok=True)
+                    raise
+                descriptors.append(_opened(directory, opened))
+            if record is not None:
+                descriptors.append(self.save(element, record, opened))
+            yield descriptors
+
+    def _keep(self, place: Place, note: Path, opened: ExitStack) -> int:
         found = look_at(place)
+        written = opened.enter_context(note.open("xb"))
+        written.write(json.dumps({"path": place.path, "before": _as_kept(found)}).encode() + b"\n")
         if found is not None and found.kind == "file":
-            with open_file(place) as source, note.with_suffix(".data").open("xb") as copy:
-                shutil.copyfileobj(source, copy)
-                copy.flush()
-                os.fsync(copy.fileno())
-        before = None if found is None else {"mode": found.mode, "uid": found.uid, "gid": found.gid}
-        # The note last: with it the copy is whole. Without it the file was not changed yet.
-        _replace(note, json.dumps({"path": place.path, "before": before}).encode(), is_durable=True)
+            with open_file(place) as source:
+                shutil.copyfileobj(source, written)
+        written.flush()
+        return written.fileno()
 
     def undo(self, checkpoint: Checkpoint, files: HostFiles) -> None:
         """Put back every file that was kept, and the record. Raises ApplyFailed."""
         directory = self._undo_directory(checkpoint.element) / checkpoint.id
-        for note in sorted(directory.glob("*.json")):
-            kept = json.loads(note.read_bytes())
-            before = kept["before"]
-            with files.place(kept["path"]) as place:
-                if before is None:
-                    remove_file(place)
-                    continue
-                with note.with_suffix(".data").open("rb") as copy:
-                    replace_file(place, copy, before["mode"], before["uid"], before["gid"], lambda: None)
+        for note in sorted(directory.glob("*.kept")):
+            with note.open("rb") as kept:
+                try:
+                    said = json.loads(kept.readline())
+                except ValueError:
+                    continue  # a crash cut it short, so that its place was not changed
+                with files.place(said["path"]) as place:
+                    _put_back(place, said["before"], kept)
         record = checkpoint.details.get("record")
-        self.drop(checkpoint.element)
-        if record is not None:
-            with self.claim(checkpoint.element, record["path"]):
-                self.save(checkpoint.element, dict(record))
+        if self.load(checkpoint.element) != record:  # else a full disk could lose it here
+            self.drop(checkpoint.element)
+            if record is not None:
+                with self.claim(checkpoint.element, record["path"]):
+                    self.save(checkpoint.element, dict(record))
         self.release(checkpoint)
 
     def release(self, checkpoint: Checkpoint) -> None:
-        """Drop what was kept for a checkpoint."""
-        self._open.pop(checkpoint.element, None)
-        shutil.rmtree(self._undo_directory(checkpoint.element), ignore_errors=True)
+        """Drop what was kept for a checkpoint, and nothing of a later one, which may have been opened meanwhile."""
+        directory = self._undo_directory(checkpoint.element) / checkpoint.id
+        if self._open.get(checkpoint.element) == directory:
+            del self._open[checkpoint.element]
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _replace(path: Path, content: bytes, *, is_durable: bool = False) -> None:
-    """Write a small file of our own atomically; a record that a power cut takes is made again in time."""
+def _as_kept(found: Found | None) -> Record | None:
+    """What is at a place, as a note has it."""
+    if found is None:
+        return None
+    keys = ("kind", "mode", "uid", "gid", "target", "digest")
+    return {key: getattr(found, key) for key in keys}
+
+
+def _put_back(place: Place, before: Record | None, kept: BinaryIO) -> None:
+    """Make a place what it was; a directory that is in the way by now was made by the actions, and is empty."""
+    now = look_at(place)
+    if _as_kept(now) == before:
+        # Also where nothing may be written: what an action could not change need not be put back.
+        return
+    kind = before["kind"] if before else None
+    if now is not None and now.kind != kind and now.kind != "other":
+        remove_file(place, now.kind)
+    if before is None:
+        return
+    attributes = (before["mode"], before["uid"], before["gid"])
+    if kind == "directory":
+        make_directory(place, *attributes)
+    elif kind == "symlink":
+        replace_link(place, before["target"], *attributes[1:])
+    elif kind == "file":
+        replace_file(place, kept, *attributes, lambda: None)
+
+
+def _opened(directory: Path, opened: ExitStack) -> int:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _replace(path: Path, content: bytes, opened: ExitStack | None = None) -> int:
+    """Write a small file of our own atomically; where it is synced by its descriptor, btrfs keeps its name, too."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        if is_durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
-    if is_durable:
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with ExitStack() as closing:
+        (opened or closing).callback(os.close, descriptor)
+        written = memoryview(content)
+        while written:
+            written = written[os.write(descriptor, written) :]
+        os.replace(temporary, path)
+    return descriptor

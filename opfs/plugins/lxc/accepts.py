@@ -6,11 +6,11 @@ Nothing that a document asks for is ever ignored: what cannot be done here is re
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError, ip_address
 from typing import TYPE_CHECKING
 
 from opfs.plugins.contract import refuse
-from opfs.plugins.lxc.plan import NETWORKS
+from opfs.plugins.lxc.plan import MOUNT, NETWORKS, mounts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,56 +22,135 @@ if TYPE_CHECKING:
 LXC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 """Containers' names: they become directories, host names and control groups."""
 
-_NEEDS_ARGUMENTS = ("download", "local", "oci")
+IMAGE = re.compile(r"/.*\.tar(\.(gz|xz|zst))?\Z", re.DOTALL)
+"""An `ostemplate` that is a file with a whole system in it, not the name of a template."""
+
+_NEEDS_NETWORK = ("download", "oci", "local")
 _WHOLE_SYSTEM = ("/", "/usr", "/etc", "/var", "/home", "/root", "/boot", "/dev", "/proc", "/sys", "/run", "/tmp")
+_KERNEL_TREES = ("/", "/proc", "/sys", "/dev", "/run")
+"""What no container gets mounted, and where nothing is mounted in one."""
+_NAMES_MAX = 3
+"""As many name servers as resolv.conf(5) reads."""
 
 
-def check_document(element: str, desired: Document, host: HostCgroups, forbidden: Sequence[str]) -> None:
+def check_document(
+    element: str, desired: Document, host: HostCgroups, forbidden: Sequence[str], *, has_idmap: bool = True
+) -> None:
     """Raise InvalidRequest for what the schema cannot say."""
     if not LXC_NAME.match(element):
         refuse("", f"{element!r} cannot name a container", "use 1 to 63 characters of A-Z a-z 0-9 . _ -, not : @ or +")
-    _check_unsupported(desired)
-    if desired.get("ostemplate") in _NEEDS_ARGUMENTS:
-        name = desired["ostemplate"]
-        refuse("/ostemplate", f"the template {name!r} needs arguments of its own", "use busybox, or a rootfs you made")
+    _check_proxmox_only(desired)
+    if desired.get("unprivileged") and not has_idmap:
+        refuse(
+            "/unprivileged",
+            "root has no subordinate ids on this host, which the container's would be mapped to",
+            "echo root:100000:65536 | tee -a /etc/subuid /etc/subgid, with a range that nobody else has",
+        )
+    if "ostemplate" in desired:
+        _check_template(desired["ostemplate"])
     if "rootfs" in desired:
-        _check_rootfs(desired["rootfs"], forbidden)
+        check_path("/rootfs", desired["rootfs"])
+        if desired["rootfs"] in _WHOLE_SYSTEM:
+            hint = "give the container a directory of its own"
+            refuse("/rootfs", f"{desired['rootfs']!r} belongs to the host's own system", hint)
+        _check_own("/rootfs", desired["rootfs"], forbidden)
     _check_limits(desired, host)
     for key in NETWORKS:
         if key in desired:
-            _check_network(key, desired[key])
+            check_network(key, desired[key])
+    check_names(desired)
+    check_mounts(desired, forbidden)
 
 
-def _check_unsupported(desired: Document) -> None:
-    if desired.get("unprivileged"):
+def _check_proxmox_only(desired: Document) -> None:
+    features = desired.get("features", {})
+    if features.get("mknod"):
         refuse(
-            "/unprivileged",
-            "unprivileged containers are not available on plain LXC yet: their root's owners must be shifted",
-            "leave it out or say false",
+            "/features/mknod",
+            "device nodes for unprivileged containers are made by a helper of Proxmox",
+            "leave it out",
         )
-    if any(desired.get("features", {}).values()):
-        refuse("/features", "features are not available on plain LXC yet", "leave it out")
-    for key in ("nameserver", "searchdomain"):
-        if key in desired:
-            refuse(f"/{key}", f"{key} is not available on plain LXC yet: it belongs to the guest", "leave it out")
-    for key in desired:
-        if re.fullmatch(r"mp\d+", key):
-            refuse(f"/{key}", "mount points are not available on plain LXC yet", "leave it out")
+    if features.get("mount"):
+        hint = "leave it out; a privileged container may mount what the kernel has"
+        refuse("/features/mount", "what may be mounted is a rule of Proxmox's AppArmor profiles", hint)
+    for key in NETWORKS:
+        for name, reason in (("firewall", "Proxmox's firewall is not here"), ("rate", "plain LXC limits no traffic")):
+            if desired.get(key, {}).get(name):
+                refuse(f"/{key}/{name}", reason, "leave it out")
+    for key in mounts_of(desired):
+        if not desired[key]["volume"].startswith("/"):
+            refuse(f"/{key}/volume", "volumes of storages are Proxmox's", "give a directory of this host: /srv/data")
+        for name in ("size", "acl", "quota", "replicate", "shared", "backup"):
+            if desired[key].get(name):
+                refuse(f"/{key}/{name}", f"{name} is of volumes and backups, which Proxmox has", "leave it out")
 
 
-def _check_rootfs(path: str, forbidden: Sequence[str]) -> None:
+def _check_template(template: str) -> None:
+    if template in _NEEDS_NETWORK:
+        hint = "use busybox, a rootfs you made, or the path of an image: /srv/images/debian.tar.xz"
+        refuse("/ostemplate", f"the template {template!r} fetches from elsewhere and needs arguments of its own", hint)
+    if template.startswith("/"):
+        check_path("/ostemplate", template)
+        if not IMAGE.match(template):
+            refuse("/ostemplate", f"{template!r} is no image", "a .tar, .tar.gz, .tar.xz or .tar.zst of a whole system")
+    elif ":" in template:
+        refuse("/ostemplate", f"the storage in {template!r} is Proxmox's", "give the path of the image")
+
+
+def check_path(pointer: str, path: str) -> None:
+    """Refuse what is no plain absolute path, or one that LXC reads differently."""
     parts = path.split("/")[1:]
-    if any(part in ("", ".", "..") for part in parts):
-        refuse("/rootfs", f"{path!r} is not a plain path", "no empty, '.' or '..' parts and no slash at the end")
+    if not path.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        refuse(pointer, f"{path!r} is not a plain path", "absolute, no empty, '.' or '..' parts, no slash at the end")
     if not path.isprintable():
-        refuse("/rootfs", f"{path!r} has characters that cannot be shown", "use printable characters")
+        refuse(pointer, f"{path!r} has characters that cannot be shown", "use printable characters")
     if ":" in path:
-        refuse("/rootfs", f"{path!r} has a colon, which LXC takes for the name of a storage", "rename the directory")
-    if path in _WHOLE_SYSTEM:
-        refuse("/rootfs", f"{path!r} belongs to the host's own system", "give the container a directory of its own")
+        refuse(pointer, f"{path!r} has a colon, which LXC takes for the name of a storage", "rename the directory")
+
+
+def _check_own(pointer: str, path: str, forbidden: Sequence[str]) -> None:
     for tree in forbidden:
         if path == tree or path.startswith(tree + "/") or tree.startswith(path + "/"):
-            refuse("/rootfs", f"{path!r} and opfs' own {tree!r} overlap", "give the container a directory of its own")
+            refuse(pointer, f"{path!r} and opfs' own {tree!r} overlap", "give the container a directory of its own")
+
+
+def check_mounts(desired: Document, forbidden: Sequence[str]) -> None:
+    """Refuse mounts of what is the kernel's or opfs' own, and two on one place."""
+    places: dict[str, str] = {}
+    for key in desired:
+        if key.startswith("mp") and not MOUNT.match(key):
+            refuse(f"/{key}", f"{key!r} is no mount point's name", "mp0 to mp999")
+    for key in mounts_of(desired):
+        mount = desired[key]
+        check_path(f"/{key}/mp", mount["mp"])
+        if mount["mp"] in places:
+            refuse(f"/{key}/mp", f"{places[mount['mp']]} is mounted there too", "one place, one mount")
+        places[mount["mp"]] = key
+        if _is_kernels(mount["mp"]):
+            refuse(f"/{key}/mp", f"{mount['mp']!r} in the container is the kernel's", "e.g. /srv/data")
+        if mount["volume"].startswith("/"):
+            check_path(f"/{key}/volume", mount["volume"])
+            if _is_kernels(mount["volume"]):
+                refuse(f"/{key}/volume", f"{mount['volume']!r} is the host's own", "mount a directory with your data")
+            _check_own(f"/{key}/volume", mount["volume"], forbidden)
+
+
+def _is_kernels(path: str) -> bool:
+    return any(path == tree or (tree != "/" and path.startswith(tree + "/")) for tree in _KERNEL_TREES)
+
+
+def check_names(desired: Document) -> None:
+    """Refuse what is no list of addresses, and more of them than a guest reads."""
+    servers = desired.get("nameserver", "").split()
+    for server in servers:
+        try:
+            ip_address(server)
+        except ValueError:
+            refuse(
+                "/nameserver", f"{server!r} is not an IP address", 'addresses with blanks between them: "192.0.2.53"'
+            )
+    if len(servers) > _NAMES_MAX:
+        refuse("/nameserver", f"{len(servers)} name servers are too many", f"a guest reads {_NAMES_MAX}")
 
 
 def _check_limits(desired: Document, host: HostCgroups) -> None:
@@ -91,11 +170,13 @@ def _check_limits(desired: Document, host: HostCgroups) -> None:
         refuse("/cpulimit", f"{limit} is finer than steps of 0.01", f"say {round(limit, 2)}")
 
 
-def _check_network(key: str, network: Mapping[str, Any]) -> None:
+def check_network(key: str, network: Mapping[str, Any]) -> None:
+    """Refuse addresses that are none, gateways out of reach, and VLANs that cannot be."""
+    for vlan in map(int, filter(None, str(network.get("trunks", "")).split(";"))):
+        if not 1 <= vlan <= 4094:
+            refuse(f"/{key}/trunks", f"{vlan} is no VLAN", "numbers from 1 to 4094")
     ip, gateway = network.get("ip", "manual"), network.get("gw")
-    if ip == "dhcp":
-        refuse(f"/{key}/ip", "plain LXC leaves DHCP to the guest", "say manual or leave it out")
-    if ip == "manual":
+    if ip in ("manual", "dhcp"):
         if gateway is not None:
             refuse(f"/{key}/gw", "a gateway needs an address", "say ip too, e.g. 192.0.2.10/24")
         return
@@ -104,7 +185,7 @@ def _check_network(key: str, network: Mapping[str, Any]) -> None:
     except (AddressValueError, NetmaskValueError, ValueError):
         interface = None
     if interface is None or ip != str(interface):
-        refuse(f"/{key}/ip", f"{ip!r} is not an address with a prefix length", "e.g. 192.0.2.10/24, or manual")
+        refuse(f"/{key}/ip", f"{ip!r} is not an address with a prefix length", "e.g. 192.0.2.10/24, dhcp or manual")
         return
     if gateway is None:
         return

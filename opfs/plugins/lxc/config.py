@@ -1,34 +1,55 @@
-"""A container's `config` file: what it says of our keys, and how they are changed in it; pure.
+"""What a container's configuration says of our keys, and how it comes to say what a document wants; pure.
 
-Only keys that a document speaks of are ours. Every other line (what the template wrote, what a person
-added, comments) stays byte for byte as it is, and so does a line of ours whose value is right already.
-Files named by `lxc.include` are not followed. What LXC has no key for is kept in one comment line of ours,
-`#opfs {...}`, which LXC carries along. Source: lxc.container.conf(5).
+Only keys that a document speaks of are ours; all other lines stay as they are. Of lines that may be there
+many times (mounts, features) the ones we wrote are told by what our notes say we would write.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from opfs.plugins.lxc.configfile import ConfigFile
 from opfs.plugins.lxc.limits import CONTROLLERS, FILES, PERIOD_FILE, decode_limits, encode_limit
-from opfs.plugins.lxc.plan import LIMITS, NETWORKS, settle_network
+from opfs.plugins.lxc.networks import Wiring, describe_networks, with_network
+from opfs.plugins.lxc.plan import LIMITS, NETWORKS, mounts_of, settle_mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_ENTRY = re.compile(r"\s*(lxc\.[A-Za-z0-9_.-]+)\s*=\s*(.*?)\s*\Z")
-_NOTES = "#opfs "
+__all__ = [
+    "ConfigFile",
+    "HostCgroups",
+    "Means",
+    "configured_limits",
+    "describe_config",
+    "edit_config",
+    "root_directory",
+]
+
+USERNS_CONFIG = "/usr/share/lxc/config/userns.conf"
+"""LXC's own settings of containers whose root is not the host's."""
+
+MOUNTS_FILE = "file"
+"""Beside a mount point's own keys: that what is mounted is a file, as whoever configures it has seen."""
+
 _NOTED = ("ostemplate", "description", "tags", "protection")
-_NETWORK_KEYS: Mapping[str, str] = {
-    "bridge": "link",
-    "name": "name",
-    "hwaddr": "hwaddr",
-    "mtu": "mtu",
-    "ip": "ipv4.address",
-    "gw": "ipv4.gateway",
+_MOUNTS = "mounts"
+_FEATURES = "features"
+_ENTRY = "lxc.mount.entry"
+_IDMAPPED = ("lxc.rootfs.options", "idmap=container")
+_FEATURE_LINES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "nesting": (
+        (_ENTRY, "proc dev/.lxc/proc proc create=dir,optional 0 0"),
+        (_ENTRY, "sys dev/.lxc/sys sysfs create=dir,optional 0 0"),
+    ),
+    "fuse": (
+        (_ENTRY, "/dev/fuse dev/fuse none bind,create=file 0 0"),
+        ("lxc.cgroup.devices.allow", "c 10:229 rwm"),
+        ("lxc.cgroup2.devices.allow", "c 10:229 rwm"),
+    ),
+    # Plain LXC's system call filter lets keyctl pass.
+    "keyctl": (),
 }
 
 
@@ -43,72 +64,16 @@ class HostCgroups:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigFile:
-    """The lines of a container's configuration, without their line feeds."""
+class Means:
+    """What else of the host a container's configuration is made with.
 
-    lines: tuple[str, ...]
-    _values: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    `owner_prefix` tells containers of the same name in different LXC directories apart; `idmap` is the first
+    of root's subordinate ids and how many there are.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_values", dict(self.entries()))
-
-    @classmethod
-    def parse(cls, text: str) -> ConfigFile:
-        return cls(tuple(text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")))
-
-    def render(self) -> str:
-        return "".join(line + "\n" for line in self.lines)
-
-    def entries(self) -> Iterator[tuple[str, str]]:
-        """Keys and values in order, quotes removed; comments and what is no entry left out."""
-        for line in self.lines:
-            match = _ENTRY.match(line)
-            if match:
-                yield match[1], _unquote(match[2])
-
-    def get(self, key: str) -> str | None:
-        """The value that counts, which is the last one; None if it is not set or set to nothing."""
-        return self._values.get(key) or None
-
-    def notes(self) -> dict[str, Any]:
-        """What our comment line holds; nothing if it is missing or somebody broke it."""
-        for line in self.lines:
-            if line.startswith(_NOTES):
-                try:
-                    notes = json.loads(line.removeprefix(_NOTES))
-                except ValueError:
-                    return {}
-                return notes if isinstance(notes, dict) else {}
-        return {}
-
-    def with_values(self, values: Mapping[str, str | None]) -> ConfigFile:
-        """Set keys, or remove them where the value is None; new keys go to the end."""
-        kept: list[str] = []
-        written: set[str] = set()
-        for line in self.lines:
-            match = _ENTRY.match(line)
-            if not match or match[1] not in values:
-                kept.append(line)
-                continue
-            key, value = match[1], values[match[1]]
-            if value is None or key in written:
-                continue
-            written.add(key)
-            kept.append(line if _unquote(match[2]) == value else f"{key} = {value}")
-        added = [f"{key} = {value}" for key, value in values.items() if value is not None and key not in written]
-        return ConfigFile((*kept, *added))
-
-    def with_notes(self, changes: Mapping[str, Any]) -> ConfigFile:
-        """Change what our comment line holds; a value that is empty, false or None is removed."""
-        notes = {key: value for key, value in {**self.notes(), **changes}.items() if value}
-        kept = tuple(line for line in self.lines if not line.startswith(_NOTES))
-        # One line of ASCII, whatever the notes hold: no text of a document can end the comment.
-        head = (_NOTES + json.dumps(notes, sort_keys=True, ensure_ascii=True),) if notes else ()
-        return self if notes == self.notes() else ConfigFile((*head, *kept))
-
-
-def _unquote(value: str) -> str:
-    return value[1:-1] if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'" else value
+    owner_prefix: str = ""
+    wiring: Wiring = field(default_factory=Wiring)
+    idmap: tuple[int, int] = (100_000, 65_536)
 
 
 def describe_config(element: str, config: ConfigFile, host: HostCgroups, own_root: str) -> dict[str, Any]:
@@ -127,14 +92,19 @@ def describe_config(element: str, config: ConfigFile, host: HostCgroups, own_roo
     if config.get("lxc.idmap"):
         document["unprivileged"] = True
     document |= configured_limits(config, host)
-    document |= {f"net{index}": network for index, network in _networks(config)}
-    return document
+    document |= dict(describe_networks(config))
+    entries = set(config.entries())
+    for key, mount in _noted_mounts(config):
+        if _mount_line(mount) in entries:
+            document[key] = {name: value for name, value in mount.items() if name != MOUNTS_FILE}
+    features = {key: True for key in _noted_features(config) if entries.issuperset(_FEATURE_LINES[key])}
+    return document | ({"features": features} if features else {})
 
 
 def root_directory(config: ConfigFile) -> str | None:
     """The directory a container's root is, None where it is something else (a volume, an overlay)."""
     backend, colon, path = (config.get("lxc.rootfs.path") or "").rpartition(":")
-    return path if path.startswith("/") and backend in (("dir",) if colon else ("",)) else None
+    return path if path.startswith("/") and backend in (("dir", "btrfs") if colon else ("",)) else None
 
 
 def configured_limits(config: ConfigFile, host: HostCgroups) -> dict[str, Any]:
@@ -144,23 +114,11 @@ def configured_limits(config: ConfigFile, host: HostCgroups) -> dict[str, Any]:
     )
 
 
-def _networks(config: ConfigFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    for index in map(str, range(len(NETWORKS))):
-        kind = config.get(f"lxc.net.{index}.type")
-        if kind in (None, "empty"):
-            continue
-        network: dict[str, Any] = {} if kind == "veth" else {"type": kind}
-        for key, name in _NETWORK_KEYS.items():
-            value = config.get(f"lxc.net.{index}.{name}")
-            if value is not None:
-                network[key] = int(value) if key == "mtu" and value.isdigit() else value
-        if network.get("name") == f"eth{index}":
-            del network["name"]
-        yield index, network
-
-
-def edit_config(element: str, config: ConfigFile, settings: Mapping[str, Any], host: HostCgroups) -> ConfigFile:
+def edit_config(
+    element: str, config: ConfigFile, settings: Mapping[str, Any], host: HostCgroups, means: Means | None = None
+) -> ConfigFile:
     """The configuration with `settings` (settled values by key) in it; other keys keep their values."""
+    means = means or Means()
     values: dict[str, str | None] = {}
     if "hostname" in settings:
         values["lxc.uts.name"] = settings["hostname"]
@@ -168,14 +126,82 @@ def edit_config(element: str, config: ConfigFile, settings: Mapping[str, Any], h
         values["lxc.start.auto"] = "1" if settings["onboot"] else None
     if any(key in settings for key in LIMITS):
         values |= _limit_values(element, settings, host)
+    edited = config.with_values(values)
     for key in NETWORKS:
         if key in settings:
-            values |= _network_values(config, key, settings[key])
-    edited = config.with_values(values)
+            edited = with_network(means.owner_prefix + element, edited, key, settings[key], means.wiring)
     if not any(edited.get(f"lxc.net.{index}.type") for index in range(len(NETWORKS))):
         # Without any interface LXC would share the host's network with the container.
         edited = edited.with_values({"lxc.net.0.type": "empty"})
+    edited = _with_mounts(edited, settings)
+    if "features" in settings:
+        edited = _with_features(edited, settings["features"])
+    if "unprivileged" in settings:
+        edited = _with_idmap(edited, settings["unprivileged"], means.idmap)
     return edited.with_notes({key: settings[key] for key in _NOTED if key in settings})
+
+
+# --- mounts, features, ids -----------------------------------------------------------------------------
+
+
+def _noted_mounts(config: ConfigFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    mounts = config.notes().get(_MOUNTS)
+    if not isinstance(mounts, dict):
+        return
+    for key in mounts_of(mounts):
+        mount = mounts[key]
+        if isinstance(mount, dict) and isinstance(mount.get("volume"), str) and isinstance(mount.get("mp"), str):
+            yield key, mount
+
+
+def _mount_line(mount: Mapping[str, Any]) -> tuple[str, str]:
+    """The entry of a bind mount; blanks are written as fstab(5) has them."""
+    options = ["bind", "create=" + ("file" if mount.get(MOUNTS_FILE) else "dir")]
+    options += ["ro"] if mount.get("ro") else []
+    options += str(mount["mountoptions"]).split(";") if mount.get("mountoptions") else []
+    fields = [mount["volume"], mount["mp"].lstrip("/"), "none", ",".join(options), "0", "0"]
+    return _ENTRY, " ".join(text.replace("\\", "\\134").replace(" ", "\\040") for text in fields)
+
+
+def _with_mounts(config: ConfigFile, settings: Mapping[str, Any]) -> ConfigFile:
+    changed = mounts_of(settings)
+    if not changed:
+        return config
+    now = dict(_noted_mounts(config))
+    remove = {_mount_line(now[key]) for key in changed if key in now}
+    wanted = {key: settle_mount(settings[key]) for key in changed if settings[key] is not None}
+    noted = {**{key: mount for key, mount in now.items() if key not in changed}, **wanted}
+    edited = config.with_lines(remove, [_mount_line(mount) for mount in wanted.values()])
+    return edited.with_notes({_MOUNTS: {key: noted[key] for key in mounts_of(noted)}})
+
+
+def _noted_features(config: ConfigFile) -> list[str]:
+    features = config.notes().get(_FEATURES)
+    return [key for key in features if key in _FEATURE_LINES] if isinstance(features, list) else []
+
+
+def _with_features(config: ConfigFile, features: Mapping[str, Any]) -> ConfigFile:
+    ours = {line for key in _noted_features(config) for line in _FEATURE_LINES[key]}
+    wanted = [key for key in _FEATURE_LINES if features.get(key)]
+    return config.with_lines(ours, [line for key in wanted for line in _FEATURE_LINES[key]]).with_notes(
+        {_FEATURES: wanted}
+    )
+
+
+def _with_idmap(config: ConfigFile, is_unprivileged: bool, idmap: tuple[int, int]) -> ConfigFile:
+    """Containers of shifted ids see their root's files as their own through an idmapped mount (lxc 5, Linux 5.12)."""
+    first, count = idmap
+    if bool(config.get("lxc.idmap")) == is_unprivileged:
+        return config
+    if not is_unprivileged:
+        gone = {("lxc.idmap", value) for value in config.all_of("lxc.idmap")}
+        return config.with_lines({*gone, ("lxc.include", USERNS_CONFIG), _IDMAPPED}, ())
+    maps = [("lxc.idmap", f"{kind} 0 {first} {count}") for kind in "ug"]
+    # At the end, because it takes back what the template's lines before it dropped.
+    return config.with_lines((), [("lxc.include", USERNS_CONFIG), *maps, _IDMAPPED])
+
+
+# --- limits --------------------------------------------------------------------------------------------
 
 
 def _limit_values(element: str, settings: Mapping[str, Any], host: HostCgroups) -> dict[str, str | None]:
@@ -188,23 +214,6 @@ def _limit_values(element: str, settings: Mapping[str, Any], host: HostCgroups) 
                 if is_here
                 else None
             )
-    return values
-
-
-def _network_values(config: ConfigFile, key: str, network: Mapping[str, Any] | None) -> dict[str, str | None]:
-    prefix = f"lxc.net.{key.removeprefix('net')}."
-    values: dict[str, str | None] = {}
-    kind = (network or {}).get("type", "veth")
-    if network is None or config.get(prefix + "type") != kind:
-        # Whatever else was said of the old interface (scripts, a VLAN) does not fit another kind of one.
-        values = {name: None for name, _ in config.entries() if name.startswith(prefix)}
-    if network is None:
-        return values
-    settled = settle_network(key, network) or {}
-    values |= {prefix + "type": kind, prefix + "flags": "up"}
-    for name, lxc_name in _NETWORK_KEYS.items():
-        value = settled.get(name)
-        values[prefix + lxc_name] = None if value is None or (name, value) == ("ip", "manual") else str(value)
     return values
 
 

@@ -1,0 +1,1 @@
+"""The plugin `net`: network interfaces of the host, by rtnetlink."""

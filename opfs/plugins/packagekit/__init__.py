@@ -1,0 +1,1 @@
+"""Packages as elements, by PackageKit: schema, pure plan, and the plugin that applies it."""

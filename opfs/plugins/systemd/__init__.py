@@ -1,0 +1,1 @@
+"""Units of systemd as elements: schema, pure plan, and the plugin that applies it."""

@@ -1,0 +1,1 @@
+"""The plugin `wireguard`: WireGuard interfaces, the kernel's or wireguard-go's."""
