@@ -52,6 +52,22 @@ class WordHashEmbedder:
         return vectors.astype(np.float32)
 
 
+class OneEmbedder:
+    """In place of opfs.embedding.embedders.Embedders: one embedder, whatever the configuration says."""
+
+    def __init__(self, embedder: WordHashEmbedder) -> None:
+        self.current = embedder
+
+    def named(self, model_id: str) -> WordHashEmbedder | None:
+        return self.current if model_id == self.current.model_id else None
+
+    def report(self) -> list[str]:
+        return [self.current.model_id]
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
 def _direction(word: str, dimensions: int) -> NDArray[np.float64]:
     seed = hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(seed[:8], "big")).standard_normal(dimensions)

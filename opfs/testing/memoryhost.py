@@ -14,10 +14,10 @@ from opfs.core.action import Action, ApplyResult, Document, Kind, Safety, StateD
 from opfs.core.names import ElementId
 from opfs.errors import ApplyFailed
 from opfs.plugins.contract import ContractDefaults, refuse
-from opfs.ports import Capabilities
+from opfs.ports import Capabilities, Dependency, Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -29,6 +29,11 @@ SCHEMA: Mapping[str, Any] = {
         "precious": {"type": "boolean", "description": "Refuses to be deleted."},
         "guarded": {"type": "boolean", "description": "Deleting it needs a confirmation."},
         "after": {"type": "string", "description": "An element that must come first."},
+        "either": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Elements of which one must come first.",
+        },
     },
 }
 
@@ -41,7 +46,7 @@ class MemoryPlugin(ContractDefaults):
     """
 
     name = "memory"
-    capabilities = Capabilities()
+    capabilities = Capabilities(watch=True)
 
     def __init__(self) -> None:
         self.schema = SCHEMA
@@ -54,6 +59,8 @@ class MemoryPlugin(ContractDefaults):
         self.hang_steps: set[str] = set()
         self.hanging = trio.Event()
         self.unavailable: str | None = None
+        self.observe_count = 0
+        self.sighted, self._sightings = trio.open_memory_channel[Sighting](100)
 
     def why_unavailable(self) -> str | None:
         return self.unavailable
@@ -62,6 +69,7 @@ class MemoryPlugin(ContractDefaults):
         self, elements: Collection[str] | None, *, desired: Mapping[str, Document] | None = None
     ) -> Mapping[str, Document]:
         await trio.lowlevel.checkpoint()
+        self.observe_count += 1
         return {name: dict(found) for name, found in self.host.items() if elements is None or name in elements}
 
     def check(self, element: str, desired: Document) -> None:
@@ -106,8 +114,15 @@ class MemoryPlugin(ContractDefaults):
         else:
             self.host[action.element][action.details["key"]] = action.details["value"]
 
-    def depends_on(self, element: str, desired: Document) -> Sequence[ElementId]:
-        return (ElementId(self.name, desired["after"]),) if "after" in desired else ()
+    def depends_on(self, element: str, desired: Document) -> Sequence[Dependency]:
+        needs = [(desired["after"],)] if "after" in desired else []
+        needs += [tuple(desired["either"])] if "either" in desired else []
+        return [Dependency(tuple(ElementId(self.name, name) for name in need)) for need in needs]
+
+    async def watch(self, report: Callable[[Sighting], None]) -> None:
+        """Hand what a test sends to `sightings` on to whoever listens."""
+        async for sighting in self._sightings.clone():
+            report(sighting)
 
     def is_protected(self, element: str, current: Document) -> bool:
         return bool(current.get("precious"))

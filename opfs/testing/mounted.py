@@ -1,7 +1,7 @@
-"""A program that mounts a small tree in memory: `python -m opfs.testing.mounted MOUNTPOINT`.
+"""A program that mounts a small tree in memory: `python -m opfs.testing.mounted MOUNTPOINT [DEADLINE_S]`.
 
 For tests of the real kernel path that need a daemon of their own to kill. Prints `ready` when the mount
-answers; ends on SIGTERM. The tree:
+answers; ends on SIGTERM. A request may take DEADLINE_S, one second unless given. The tree:
 
     hello     readable and writable           kept        the kernel may keep its pages
     broken    has a bug in its open           hang        never answers an open
@@ -45,7 +45,7 @@ class _Notifier:
         trio.from_thread.run_sync(self.sent.set)
 
 
-async def run(mountpoint: Path) -> None:
+async def run(mountpoint: Path, deadline_s: float = 1.0) -> None:
     notifier = _Notifier(trio.Event())
     kept = MemoryFile(("kept",), bytearray(b"one\n"), policy=FOREVER)
 
@@ -80,7 +80,7 @@ async def run(mountpoint: Path) -> None:
         failsafe=FailSafe(),
         space=lambda: os.statvfs("/"),
         refused=lambda error, key, caller: None,
-        deadlines=Deadlines(applying_s=1.0),
+        deadlines=Deadlines(applying_s=deadline_s),
     )
     invalidator = Invalidator(operations.inodes, notifier)
     recover_stale_mount(mountpoint)
@@ -94,4 +94,4 @@ async def run(mountpoint: Path) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    trio.run(run, Path(sys.argv[1]))
+    trio.run(run, Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)

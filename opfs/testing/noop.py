@@ -22,7 +22,7 @@ class NoopPlugin(ContractDefaults):
     """Elements that are whatever was last asked for."""
 
     name: ClassVar[str] = "noop"
-    capabilities: ClassVar[Capabilities] = Capabilities(atomic_operations=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(supports_verification=False, atomic_operations=True)
 
     def __init__(self) -> None:
         self.schema = {

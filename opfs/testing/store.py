@@ -134,6 +134,12 @@ class MemorySnapshotStore:
                 raise NotFound(f"there is no document {id}")
             self.layer[id] = StoredDocument(id, self.layer[id].content, attributes)
 
+    def delete_blocks(self, names: Collection[BlockName]) -> None:
+        with self._only_writer():
+            for name in names:
+                assert name != max(self.blocks), "the head's snapshot is deleted"
+                self.blocks.pop(name, None)
+
     # --- the rules -------------------------------------------------------------------------------------
 
     @contextmanager
