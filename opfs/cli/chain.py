@@ -1,44 +1,70 @@
 """Reading blocks as files: through the mount, where every read is verified, or from the pool of a dead daemon.
 
-`<mount>/chain` and `<pool>/@chain` hold the same files, so one class reads both. Needs no lock: a block never
-changes. Synchronous; for one-shot commands.
+`<mount>/chain` and `<pool>/@chain` hold the same files, so one class reads both; what was pruned shows in the mount by
+itself, and of a dead daemon's pool is read from its archive. Which block somebody means is decided here for every
+command. Needs no lock: a block never changes. Synchronous; for one-shot commands.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import time
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 import click
 
+from opfs.archive.packs import ARCHIVE, Archive
+from opfs.archive.store import KeptStore
+from opfs.btrfs.store import BtrfsSnapshotStore
 from opfs.btrfs.tree import open_directory, scan_documents
+from opfs.commit.timeline import Timeline
 from opfs.core.event import decode_events
 from opfs.core.header import BlockHeader
+from opfs.core.label import is_label, label_id, labelled_block
+from opfs.core.moments import AtHeight, AtTime, is_when, parse_when
 from opfs.core.names import BlockName, ElementId
-from opfs.core.timestamp import parse_time
-from opfs.errors import AccessDenied, IntegrityError, InvalidRequest, NotFound, OpfsError, PoolError
+from opfs.errors import AccessDenied, Erased, IntegrityError, InvalidRequest, NotFound, OpfsError, PoolError
 from opfs.fuse.mountpoint import is_answering, is_mounted
+from opfs.ports import Erasure, FileAttributes, StoredDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from opfs.config import Config
     from opfs.core.event import Event
 
-_ANCESTOR = re.compile(r"HEAD(?:~(\d{1,9})?|(\^*))\Z")
+_ANCESTOR = re.compile(r"HEAD(?:~(\d{1,9})|(~|\^*))\Z", re.ASCII)
+
+
+class _Clock:
+    def now_ns(self) -> int:
+        return time.time_ns()
 
 
 class Chain:
-    """The blocks below one directory; the files of their log are in `log_directory`."""
+    """The blocks below one directory.
 
-    def __init__(self, directory: Path, log_directory: Path | None = None) -> None:
+    The files of their log are in `log_directory`; what labels mean is asked of `at`, else of the events. Blocks that
+    were pruned are read from `kept`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        log_directory: Path | None = None,
+        at: Path | None = None,
+        kept: KeptStore | None = None,
+    ) -> None:
         """Read the list of blocks, once; raises NotFound or AccessDenied."""
         self._directory = directory
         self.log_directory = log_directory or directory / "log"
+        self._at = at
+        self._kept = kept
         try:
             names = os.listdir(directory)
         except OSError as error:
@@ -49,39 +75,63 @@ class Chain:
                 self.blocks.append(BlockName.parse(name))
             except InvalidRequest:
                 continue  # HEAD, log
+        if kept is not None:
+            self.blocks = list({*self.blocks, *kept.list_blocks()})
         self.blocks.sort()
         if not self.blocks:
             raise NotFound(f"there is no block in {directory}")
+        self._timeline = Timeline(lambda: self.blocks, lambda block: self.header(block).encode(), _Clock())
 
     @property
     def head(self) -> BlockName:
         return self.blocks[-1]
 
-    def resolve(self, reference: str) -> BlockName:
-        """The block that a height, a name, a hash prefix, HEAD, HEAD~2 or HEAD^ means; raises NotFound."""
-        low, high = self.blocks[0].height, self.head.height
-        hint = f"give a height from {low} to {high}, HEAD, HEAD~1 or the first 4 or more digits of a hash"
-        if match := _ANCESTOR.match(reference):
-            back = len(match[2]) if match[2] is not None else int(match[1] or "1")
-            found = [block for block in self.blocks if block.height == high - back]
-        else:
-            found = [block for block in self.blocks if str(block) == reference]
-            if not found and reference.isascii() and reference.isdigit():
-                found = [block for block in self.blocks if block.height == int(reference)]
-            if not found and re.fullmatch(r"[0-9a-f]{4,64}", reference):
-                found = [block for block in self.blocks if block.short_hash.startswith(reference[:12])]
-        if not found:
-            raise NotFound(f"{reference!r} is no block of this chain", hint=hint)
-        if len(found) > 1:
-            raise InvalidRequest(f"{reference!r} means {len(found)} blocks", hint="give more digits of the hash")
-        return found[0]
+    def path(self, block: BlockName) -> Path:
+        """The block's directory; raises NotFound for one that has no snapshot and is not seen through the mount."""
+        if self._kept is not None and self._kept.is_pruned(block):
+            raise NotFound(f"block {block} was pruned; its files show in the mount only", hint="sudo opfs mount")
+        return self._directory / str(block)
 
-    def block_at(self, time_ns: int) -> BlockName:
-        """The block that was HEAD at that time; raises NotFound before the first."""
-        after = bisect_right(self.blocks, time_ns, key=lambda block: parse_time(self.header(block).time))
-        if after == 0:
-            raise NotFound(f"the chain begins later, at {self.header(self.blocks[0]).time}")
-        return self.blocks[after - 1]
+    def resolve(self, reference: str) -> BlockName:
+        """The block that is meant: HEAD, HEAD~2, HEAD^, a label, or anything that opfs.core.moments understands.
+
+        Raises NotFound, or InvalidRequest where it may mean several.
+        """
+        if match := _ANCESTOR.match(reference):
+            steps = match[1] or match[2] or "0"
+            height = self.head.height - (int(steps) if steps.isdecimal() else len(steps))
+            if height < 0:
+                raise NotFound(f"{reference!r} is before the first block", hint=f"there is 0 to {self.head.height}")
+            return self._timeline.block_of(AtHeight(height))
+        if is_when(reference):
+            when = parse_when(reference, time.time_ns())
+            block = self._timeline.block_of(when)
+            if isinstance(when, AtTime) and self._is_before_a_gap(block):
+                raise NotFound(f"blocks after {block} are missing, and one of them is meant", hint="sudo opfs verify")
+            return block
+        labelled = self._labelled(reference) if is_label(reference) else None
+        if labelled is None:
+            low, high = self.blocks[0].height, self.head.height
+            raise NotFound(
+                f"{reference!r} is neither a block nor a time nor a label",
+                hint=f"give a height from {low} to {high}, HEAD~1, yesterday, 2026-11-03T14:00, or a label",
+            )
+        return labelled
+
+    def _is_before_a_gap(self, block: BlockName) -> bool:
+        after = bisect_right(self.blocks, block)
+        return after < len(self.blocks) and self.blocks[after].height != block.height + 1
+
+    def _labelled(self, name: str) -> BlockName | None:
+        if self._at is not None:
+            try:
+                return BlockName.parse(os.path.basename(os.readlink(self._at / name)))
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise _translated(error, f"the label {name}") from error
+        id = label_id(name)
+        return next((labelled_block(event) for _, event in self.newest_first() if event.id == id), None)
 
     def block_of_event(self, seq: int) -> BlockName:
         """The block that records the event of that number; raises NotFound."""
@@ -100,29 +150,44 @@ class Chain:
 
     def header(self, block: BlockName) -> BlockHeader:
         """Raises IntegrityError where the bytes are not those the block's name commits to."""
-        header = BlockHeader.decode(self._load(block, "block.json"))
+        header = BlockHeader.decode(self._load(block, "block.json", KeptStore.read_header))
         if header.name != block:
             raise IntegrityError(f"the header of block {block} belongs to block {header.name}")
         return header
 
     def events(self, block: BlockName) -> tuple[Event, ...]:
-        return decode_events(self._load(block, "events.jsonl"))
+        return decode_events(self._load(block, "events.jsonl", KeptStore.read_events))
 
     def document(self, block: BlockName, id: ElementId) -> bytes:
         """The bytes of the document; raises NotFound where the block has none."""
-        return self._load(block, f"state/{id.path}")
+        return self._load(block, f"state/{id.path}", lambda kept, name: kept.read_document(name, id))
 
-    def documents(self, block: BlockName) -> Iterator[tuple[ElementId, bytes]]:
-        """Every document of the block, in any order; raises AccessDenied where one may not be read."""
+    def documents(self, block: BlockName) -> Iterator[StoredDocument]:
+        """Every document of the block, in any order; raises AccessDenied where one may not be read.
+
+        Attributes of one that was erased are not known.
+        """
+        if self._kept is not None and self._kept.is_pruned(block):
+            yield from self._kept.scan_block(block)
+            return
         try:
             descriptor = open_directory(str(self._directory / str(block)))
             try:
-                for document in scan_documents(descriptor):
-                    yield document.id, document.content
+                yield from scan_documents(descriptor, lambda id: self._erased(block, id))
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise _translated(error, f"a document of block {block}") from error
+
+    def _erased(self, block: BlockName, id: ElementId) -> StoredDocument:
+        """What the mount knows of a document that was erased: whoever uses the hash checks it against the block's."""
+        history = self._directory.parent / "history" / id.plugin / id.element / ".versions"
+        versions = [json.loads(line) for line in history.read_text().splitlines()]
+        held = [version for version in versions if version["height"] <= block.height]
+        if not held or held[-1]["erased"] is None:
+            raise Erased(f"{id} of block {block} was erased", hint="opfs history tells by whom")
+        erasure = Erasure(bytes.fromhex(held[-1]["content"]), BlockName.parse(held[-1]["erased"]))
+        return StoredDocument(id, b"", FileAttributes(0, 0, 0, 0), erasure)
 
     def newest_first(self) -> Iterator[tuple[BlockName, Event]]:
         """Every event, the latest first."""
@@ -130,7 +195,9 @@ class Chain:
             for event in reversed(self.events(block)):
                 yield block, event
 
-    def _load(self, block: BlockName, path: str) -> bytes:
+    def _load(self, block: BlockName, path: str, from_archive: Callable[[KeptStore, BlockName], bytes]) -> bytes:
+        if self._kept is not None and self._kept.is_pruned(block):
+            return from_archive(self._kept, block)
         try:
             return (self._directory / str(block) / path).read_bytes()
         except OSError as error:
@@ -140,7 +207,7 @@ class Chain:
 def open_chain(config: Config) -> Chain:
     """The chain through the mount, or straight from the pool where the daemon is down; raises PoolError."""
     if is_mounted(config.mount) and is_answering(config.mount):
-        return Chain(config.mount / "chain")
+        return Chain(config.mount / "chain", at=config.mount / "at")
     below = config.pool / "@chain"
     if not below.is_dir():
         raise PoolError(
@@ -148,7 +215,9 @@ def open_chain(config: Config) -> Chain:
             hint="start it: sudo opfs up",
         )
     click.echo(f"opfs: the daemon is down; reading {config.pool} without verifying the documents", err=True)
-    return Chain(below, config.pool / "@log")
+    archive = config.pool / "@log" / ARCHIVE
+    kept = KeptStore(BtrfsSnapshotStore(config.pool), Archive(archive)) if archive.is_dir() else None
+    return Chain(below, config.pool / "@log", kept=kept)
 
 
 def _translated(error: OSError, what: str) -> OpfsError:
@@ -156,6 +225,8 @@ def _translated(error: OSError, what: str) -> OpfsError:
         return NotFound(f"{what} does not exist")
     if error.errno == errno.EACCES:
         return AccessDenied(f"{what} may not be read by you", hint="its document's owner and mode decide")
+    if error.errno == errno.ENODATA:
+        return Erased(f"{what} was erased", hint="opfs history tells by whom")
     if error.errno == errno.EUCLEAN:
         return IntegrityError(f"{what} is not what the block's hashes commit to")
     return PoolError(f"{what} cannot be read: {error.strerror}")

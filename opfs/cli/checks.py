@@ -47,6 +47,8 @@ def findings(config: Config) -> Iterator[Finding]:
     yield from _mount(config)
     yield from _plugins(config)
     yield from _model(config)
+    yield from _embedding(config)
+    yield from _placement(config)
 
 
 def _configuration(config: Config) -> Iterator[Finding]:
@@ -151,3 +153,38 @@ def _model(config: Config) -> Iterator[Finding]:
             yield Finding("model", "ok", f"{status.model.name}, every byte as published")
         except OpfsError as error:
             yield Finding("model", "WRONG", f"{name}: {error.reason}", error.hint or "sudo opfs model fetch")
+
+
+def _embedding(config: Config) -> Iterator[Finding]:
+    """The model as the configuration wants it: runs one text, on what the daemon would run it."""
+    from opfs.embedding.model import MiniLmEmbedder
+    from opfs.embedding.weights import list_models
+
+    if not all(status.is_installed for status in list_models(config.models)):
+        return  # told by the check before
+    embedder = MiniLmEmbedder(config.models, config.embedding)
+    try:
+        embedder.embed(["web server memory"])
+    except OpfsError as error:
+        yield Finding("embedding", "WRONG", error.reason, error.hint or "sudo opfs model fetch")
+        return
+    found = f"{config.embedding.variant} on {embedder.provider}, {config.embedding.threads} at once"
+    if embedder.provider_note:
+        remedy = "install onnxruntime-gpu in place of onnxruntime and its libraries, or change embedding_providers"
+        yield Finding("embedding", "note", f"{found}; {embedder.provider_note}", remedy)
+    else:
+        yield Finding("embedding", "ok", found)
+    embedder.close()
+
+
+def _placement(config: Config) -> Iterator[Finding]:
+    """The NUMA nodes, and what the kernel makes of the settings: tried in this thread, which is put back."""
+    from opfs.topology.placement import Placement
+
+    placement = Placement(config.placement, config.memory_policy)
+    with placement.placed():
+        *nodes, outcome = placement.report()
+    for line in nodes:
+        yield Finding("numa", "ok", line)
+    refused = "what the kernel refuses is left out; a container may forbid it" if placement.trouble else ""
+    yield Finding("placement", "note" if placement.trouble else "ok", outcome, refused)

@@ -29,13 +29,19 @@ def set_flag(key: str, value: object) -> None:
         click.get_current_context().meta.setdefault(_META, {})[key] = value
 
 
+def flags_of(context: click.Context) -> dict[str, object]:
+    """The flags that this invocation has set so far."""
+    flags: dict[str, object] = context.meta.get(_META, {})
+    return flags
+
+
 def configuration(**flags: object) -> Config:
     """The configuration with this invocation's flags; its warnings go to stderr.
 
     Raises InvalidRequest.
     """
     context = click.get_current_context()
-    config = load_config({**context.meta.get(_META, {}), **flags})
+    config = load_config({**flags_of(context), **flags})
     for warning in config.warnings:
         click.echo(f"opfs: warning: {warning}", err=True)
     return config

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opfs.cli.command import configuration, place_options
+from opfs.cli.completions import complete_blocks, complete_places
 
 if TYPE_CHECKING:
     from opfs.cli.chain import Chain
@@ -22,19 +23,20 @@ if TYPE_CHECKING:
 @place_options
 @click.option("--stat", is_flag=True, help="Only count the changed keys of each element.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per element.")
-@click.argument("old", metavar="A")
-@click.argument("new", metavar="B")
-@click.argument("path", required=False, metavar="[PLUGIN[/ELEMENT]]")
+@click.argument("old", metavar="A", shell_complete=complete_blocks)
+@click.argument("new", metavar="B", shell_complete=complete_blocks)
+@click.argument("path", required=False, metavar="[PLUGIN[/ELEMENT]]", shell_complete=complete_places)
 def diff(stat: bool, as_json: bool, old: str, new: str, path: str | None) -> None:
     """Show what differs between two blocks, key by key.
 
-    A and B are heights, HEAD, HEAD~2, blocks' names or the first digits of their hashes. Keys that were added
-    are marked +, removed -, changed ~.
+    A and B are heights, HEAD, HEAD~2, blocks' names, the first digits of their hashes, times (2026-11-03T14:00,
+    'yesterday', '2 hours ago') or labels. Keys that were added are marked +, removed -, changed ~.
 
     \b
     Example:
       opfs diff HEAD~1 HEAD
-      opfs diff 3 41 lxc/100
+      opfs diff yesterday HEAD net
+      opfs diff --stat 3 before-upgrade lxc/100
     """
     from opfs.cli.chain import open_chain
     from opfs.cli.output import echo_json
@@ -49,7 +51,7 @@ def diff(stat: bool, as_json: bool, old: str, new: str, path: str | None) -> Non
             continue
         state = "created" if before is None else "deleted" if after is None else "changed"
         if as_json:
-            echo_json({"element": str(id), "state": state, "changes": [_as_json(change) for change in changes]})
+            echo_json({"element": str(id), "state": state, "changes": [change_json(change) for change in changes]})
         else:
             _show(str(id), state, changes, stat=stat)
 
@@ -85,7 +87,7 @@ def _document(chain: Chain, block: BlockName, id: ElementId) -> Document | None:
     return document
 
 
-def _as_json(change: KeyChange) -> dict[str, object]:
+def change_json(change: KeyChange) -> dict[str, object]:
     """`old` or `new` is left out where the key was not there."""
     from opfs.core.difference import ABSENT
 

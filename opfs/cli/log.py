@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opfs.cli.command import configuration, place_options
+from opfs.cli.completions import complete_elements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @place_options
 @click.option("-n", "limit", type=click.IntRange(1), default=50, show_default=True, help="How many changes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per change.")
-@click.argument("element", required=False, metavar="[PLUGIN/ELEMENT]")
+@click.argument("element", required=False, metavar="[PLUGIN/ELEMENT]", shell_complete=complete_elements)
 def log(limit: int, as_json: bool, element: str | None) -> None:
     """List what changed, newest first.
 

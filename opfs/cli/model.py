@@ -90,12 +90,13 @@ def fetch(name: str, source: Path | None) -> None:
     from opfs.embedding import weights
     from opfs.embedding.model import MiniLmEmbedder
 
-    directory = configuration().models
+    config = configuration()
+    directory = config.models
     published = weights.find_model(name)
     with _progress_bar(published) as progress:
         is_new = weights.fetch(published, directory, progress, source=source)
     # Running it proves more than hashes do: that this machine's onnxruntime takes it. It also saves the graph.
-    MiniLmEmbedder(directory).embed(["web server memory"])
+    MiniLmEmbedder(directory, config.embedding).embed(["web server memory"])
     click.echo(f"{name} {'is now' if is_new else 'was already'} in {directory / name}, and works")
 
 

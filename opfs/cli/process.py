@@ -154,7 +154,11 @@ def is_serving(pool: Path, mount: Path) -> bool:
     """Whether the mount answers and shows this pool and not another: its HEAD is a block of the pool."""
     if not (is_mounted(mount) and is_answering(mount)):
         return False
-    return (pool / "@chain" / os.readlink(mount / "chain" / "HEAD")).is_dir()
+    try:
+        head = os.readlink(mount / "chain" / "HEAD")
+    except OSError:
+        return False  # a dead mount was taken away just now, or the daemon died since it answered
+    return (pool / "@chain" / head).is_dir()
 
 
 def settled_daemon(pool: Path) -> int | None:

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING
 import click
 
 from opfs.cli.command import configuration, place_options
+from opfs.cli.completions import complete_blocks, complete_elements
 
 if TYPE_CHECKING:
     from opfs.cli.chain import Chain
     from opfs.cli.proving import Prover
     from opfs.core.bundle import Bundle
-    from opfs.core.names import BlockName
 
 
 @click.command()
 @place_options
-@click.option("--at", metavar="HEIGHT|TIME|BLOCK", help="The block; the newest unless given. A time is UTC.")
+@click.option(
+    "--at",
+    metavar="BLOCK|TIME|LABEL",
+    help="The block; the newest unless given. A time is UTC.",
+    shell_complete=complete_blocks,
+)
 @click.option("--with-document", is_flag=True, help="Put the document into the proof.")
 @click.option("--event", "seq", type=click.IntRange(0), metavar="SEQ", help="Prove an event, by its number.")
 @click.option(
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--witnessed", is_flag=True, help="Under the newest checkpoint that a quorum of witnesses cosigned.")
 @click.option("-o", "--output", metavar="FILE", help="Write to this file instead of to the terminal.")
-@click.argument("element", required=False, metavar="[PLUGIN/ELEMENT]")
+@click.argument("element", required=False, metavar="[PLUGIN/ELEMENT]", shell_complete=complete_elements)
 def prove(
     at: str | None,
     with_document: bool,
@@ -52,6 +57,7 @@ def prove(
     """
     from opfs.cli.chain import open_chain
     from opfs.cli.proving import Prover
+    from opfs.cli.tree import commit_pending
     from opfs.core.bundle import encode_bundle
     from opfs.core.verdict import verify_bundle
     from opfs.errors import IntegrityError
@@ -60,7 +66,10 @@ def prove(
         raise click.UsageError("give one of PLUGIN/ELEMENT, --event and --consistency")
     if (element is None and at is not None) or (older is not None and with_document):
         raise click.UsageError("--at goes with an element, --with-document with an element or an event")
-    chain = open_chain(configuration())
+    config = configuration()
+    if at is None:
+        commit_pending(config)
+    chain = open_chain(config)
     prover = Prover(chain, witnessed=witnessed)
     data = encode_bundle(_make(chain, prover, element, at, seq, older, with_document=with_document))
     verdict = verify_bundle(data, prover.keys())
@@ -88,21 +97,13 @@ def _make(
     from opfs.core.names import ElementId
 
     if element is not None:
-        return prover.element(ElementId.parse(element), _block(chain, at), with_document=with_document)
+        return prover.element(ElementId.parse(element), chain.resolve(at or "HEAD"), with_document=with_document)
     if seq is not None:
         return prover.event(seq, with_document=with_document)
     if older is not None and older.isascii() and older.isdigit():
         return prover.consistency(int(older[:20]))
     checkpoint, note = load_checkpoint(older or "")
     return prover.consistency(checkpoint, note)
-
-
-def _block(chain: Chain, at: str | None) -> BlockName:
-    from opfs.core.timestamp import is_moment, parse_moment
-
-    if at is not None and is_moment(at):
-        return chain.block_at(parse_moment(at))
-    return chain.resolve(at or "HEAD")
 
 
 def _write(path: str, data: bytes) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from opfs.cli.output import with_progress
 from opfs.core.bundle import BlockProof, ConsistencyBundle, ElementBundle, EventBundle
-from opfs.core.canonical import hash_bytes
 from opfs.core.merkle import (
     check_inclusion,
     consistency_proof,
@@ -24,7 +23,7 @@ from opfs.core.notekeys import Verifier
 from opfs.core.stateproof import prove_state
 from opfs.core.statetree import StateTree
 from opfs.core.tiles import nodes_from_tiles
-from opfs.errors import IntegrityError, InvalidRequest, NotFound
+from opfs.errors import Erased, IntegrityError, InvalidRequest, NotFound
 from opfs.tlog.files import LogFiles
 
 if TYPE_CHECKING:
@@ -57,10 +56,15 @@ class Prover:
         documents = with_progress(self._chain.documents(block), header.state_count, "reading documents")
         document: str | None = None
         hashes = []
-        for other, content in documents:
-            hashes.append((other, hash_bytes(content)))
-            if other == id and with_document:
-                document = _text(content, id)
+        for found in documents:
+            hashes.append((found.id, found.content_hash))
+            if found.id == id and with_document:
+                if found.erasure is not None:
+                    raise Erased(
+                        f"{id} of block {block} was erased in block {found.erasure.block}",
+                        hint="its hash is proved without the document",
+                    )
+                document = _text(found.content, id)
         tree = StateTree.of(hashes)
         if tree.root.hex() != header.state_root:
             raise IntegrityError(

@@ -10,6 +10,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from opfs.archive.packs import ARCHIVE, Archive
+from opfs.archive.store import KeptStore
 from opfs.btrfs.store import BtrfsSnapshotStore
 from opfs.commit.chain import load_chain
 from opfs.commit.failsafe import FailSafe
@@ -31,11 +33,14 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
+_TEXTS_AT_ONCE = 256
+
 
 def repair(config: Config, pool: Pool, findings: Collection[Finding], say: Say) -> None:
     """Make again what the findings are about; raises OpfsError where that cannot be done."""
     wrong = {finding.disagrees for finding in findings}
-    with BtrfsSnapshotStore(pool.path) as store, closing(Tips(pool.path / "@log" / "tips")) as tips:
+    with BtrfsSnapshotStore(pool.path) as snapshots, closing(Tips(pool.path / "@log" / "tips")) as tips:
+        store = KeptStore(snapshots, Archive(pool.path / "@log" / ARCHIVE))
         tips.clear()
         # Reads every event, and makes the layer agree with HEAD.
         chain = load_chain(store, tips, pool.info.origin, time.time_ns())
@@ -48,7 +53,7 @@ def repair(config: Config, pool: Pool, findings: Collection[Finding], say: Say) 
             say(f"the index was made again from {chain.next_seq} events")
 
 
-def _repair_log(pool: Pool, store: BtrfsSnapshotStore, chain: Chain) -> None:
+def _repair_log(pool: Pool, store: KeptStore, chain: Chain) -> None:
     directory = pool.subvolume("@log")
     rebuild_tiles(directory, [store.read_header(name) for name in chain.blocks])
     failsafe = FailSafe()
@@ -59,12 +64,15 @@ def _repair_log(pool: Pool, store: BtrfsSnapshotStore, chain: Chain) -> None:
             raise PoolError(logbook.failure)
 
 
-def _repair_index(config: Config, pool: Pool, store: BtrfsSnapshotStore, chain: Chain) -> None:
+def _repair_index(config: Config, pool: Pool, store: KeptStore, chain: Chain) -> None:
     # they load the model and numpy, which a pool with a good index need not wait for
     from opfs.commit.derive import index_blocks
+    from opfs.commit.described import describe_event
     from opfs.embedding.model import MiniLmEmbedder
     from opfs.index.store import SqliteIndex
 
-    with closing(SqliteIndex(pool.subvolume("@index"), MiniLmEmbedder(config.models))) as index:
+    with closing(SqliteIndex(pool.subvolume("@index"), MiniLmEmbedder(config.models, config.embedding))) as index:
         index.clear()
-        index_blocks(store, index, None, chain.blocks)
+        index_blocks(store, index, describe_event, None, chain.blocks)
+        while index.embed(_TEXTS_AT_ONCE) or index.settle():
+            pass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from opfs.cli.command import configuration, place_options
+from opfs.cli.completions import complete_elements
 
 
 @click.command()
 @place_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.argument("element", metavar="PLUGIN/ELEMENT")
+@click.argument("element", metavar="PLUGIN/ELEMENT", shell_complete=complete_elements)
 def rm(yes: bool, element: str) -> None:
     """Delete an element, asking first.
 

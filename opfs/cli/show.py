@@ -5,22 +5,24 @@ from __future__ import annotations
 import click
 
 from opfs.cli.command import configuration, place_options
+from opfs.cli.completions import complete_blocks, complete_elements
 
 
 @click.command()
 @place_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.argument("block")
-@click.argument("element", required=False, metavar="[PLUGIN/ELEMENT]")
+@click.argument("block", shell_complete=complete_blocks)
+@click.argument("element", required=False, metavar="[PLUGIN/ELEMENT]", shell_complete=complete_elements)
 def show(as_json: bool, block: str, element: str | None) -> None:
     """Show a block, or a document as it was in it.
 
-    BLOCK is a height, HEAD, HEAD~2, a block's name or the first digits of its hash. A document is printed
-    byte for byte.
+    BLOCK is a height, HEAD, HEAD~2, a block's name, the first digits of its hash, a time (2026-11-03T14:00,
+    'yesterday', '2 hours ago': the block that was HEAD then) or a label. A document is printed byte for byte.
 
     \b
     Example:
       opfs show HEAD
+      opfs show 'an hour ago'
       opfs show 42 lxc/100
     """
     import json

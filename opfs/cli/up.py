@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -77,6 +78,9 @@ def _start(config: Config, arguments: list[str], *, foreground: bool, create: bo
 
 def _run(config: Config, *, create: bool) -> None:
     """Be the daemon until a signal ends it."""
+    from opfs.cli.privileges import drop_privileges
+
+    drop_privileges()  # before anything is imported that starts threads, which keep theirs
     from opfs.cli.notify import notify
     from opfs.cli.place import make_ready
     from opfs.daemon import run
@@ -93,14 +97,15 @@ def _run(config: Config, *, create: bool) -> None:
 
 
 def _start_logging(level: str) -> None:
-    # journald reads the priority from the line and has its own clock (sd-daemon(3))
-    if os.environ.get("JOURNAL_STREAM"):
-        for number, priority in ((10, 7), (20, 6), (30, 4), (40, 3), (50, 2)):
-            logging.addLevelName(number, f"<{priority}>")
-        layout = "%(levelname)s%(name)s: %(message)s"
-    else:
-        layout = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    logging.basicConfig(level=level.upper(), format=layout)
+    from opfs.daemon.journald import SOCKET, JournalHandler, PrefixedFormatter, is_journal
+
+    stream = os.environ.get("JOURNAL_STREAM", "")
+    plain = logging.StreamHandler()
+    # journald has its own clock
+    layout = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    plain.setFormatter(PrefixedFormatter() if stream else logging.Formatter(layout))
+    is_native = bool(stream) and is_journal(sys.stderr.fileno(), stream) and SOCKET.exists()
+    logging.basicConfig(level=level.upper(), handlers=[JournalHandler() if is_native else plain])
 
 
 def _show_first_steps(config: Config) -> None:

@@ -12,10 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from opfs.archive.packs import ARCHIVE, Archive
+from opfs.archive.reader import KeptReader
+from opfs.archive.store import KeptStore
 from opfs.btrfs.digests import BlockDigester
 from opfs.btrfs.pool import load_info
 from opfs.btrfs.store import CHAIN, BtrfsSnapshotStore
-from opfs.commit.verify import Verification
+from opfs.commit.verify import FULL, Verification
 from opfs.core.audit import Finding
 from opfs.core.names import BlockName
 from opfs.errors import InvalidRequest, OpfsError
@@ -82,10 +85,13 @@ class PoolVerification:
     def run(self) -> Iterator[tuple[int, int, BlockName | None, list[Finding]]]:
         """Blocks done, blocks in all, the block just done (None: the rest of the pool), and what is wrong with it."""
         log = self._log_audit()
+        archive = Archive(self.path / "@log" / ARCHIVE)
         with (
-            BtrfsSnapshotStore(self.path) as store,
-            BlockDigester(self.path / CHAIN, self.workers) as reader,
+            BtrfsSnapshotStore(self.path) as snapshots,
+            BlockDigester(self.path / CHAIN, self.workers) as digester,
         ):
+            store = KeptStore(snapshots, archive)
+            reader = KeptReader(digester, store, archive, FULL)
             true_header = log.true_header if log else (lambda _: None)
             verification = Verification(store, reader, self.since, self.sample, true_header)
             total = len(verification.blocks)
@@ -94,7 +100,10 @@ class PoolVerification:
                 self.documents_read = verification.documents_read
                 self.findings += findings
                 yield done, total, name, findings
-            rest = list(self._check_rest(verification, log))
+            rest = [
+                Finding(None, f"@log/{ARCHIVE}/{pack}", "stored bytes", why) for pack, why in archive.damage.items()
+            ]
+            rest += self._check_rest(verification, log)
             self.findings += rest
             yield total, total, None, rest
 
