@@ -10,10 +10,23 @@ networks = st.fixed_dictionaries(
     {"bridge": st.sampled_from(["br0", "br1"])},
     optional={
         "name": st.sampled_from(["eth0", "eth1", "lan"]),
-        "ip": st.sampled_from(["manual", "192.0.2.10/24", "192.0.2.11/24"]),
+        "ip": st.sampled_from(["manual", "dhcp", "192.0.2.10/24", "192.0.2.11/24"]),
         "hwaddr": st.sampled_from(["02:00:00:00:00:0a", "02:00:00:00:00:0A"]),
         "mtu": st.integers(576, 9000),
+        "tag": st.sampled_from([10, 20]),
+        "trunks": st.sampled_from(["30", "31;30", "30;31"]),
+        "link_down": st.booleans(),
     },
+)
+mounts = st.fixed_dictionaries(
+    {
+        "volume": st.sampled_from(["/srv/a", "/srv/with blank", "/srv/back\\slash"]),
+        "mp": st.sampled_from(["/x", "/y z"]),
+    },
+    optional={"ro": st.booleans(), "mountoptions": st.just("nodev;nosuid")},
+)
+features = st.fixed_dictionaries(
+    {}, optional={"nesting": st.booleans(), "fuse": st.booleans(), "keyctl": st.booleans()}
 )
 documents = st.fixed_dictionaries(
     {},
@@ -31,6 +44,12 @@ documents = st.fixed_dictionaries(
         "tags": st.sampled_from(["", "a;b"]),
         "net0": networks,
         "net3": networks,
+        "mp0": mounts,
+        "mp12": mounts,
+        "features": features,
+        "unprivileged": st.booleans(),
+        "nameserver": st.sampled_from(["", "192.0.2.53"]),
+        "searchdomain": st.sampled_from(["", "example.net"]),
     },
 )
 

@@ -17,6 +17,7 @@ from opfs.cli.process import find_daemon
 from opfs.core.canonical import hash_hex
 from opfs.core.event import Event, encode_events
 from opfs.core.header import GENESIS_PREV, BlockHeader
+from opfs.core.label import label_id, label_plan
 from opfs.core.names import ElementId
 from opfs.errors import InvalidRequest, NotFound
 
@@ -133,8 +134,8 @@ def test_relative_places_are_relative_to_the_caller(run, monkeypatch, tmp_path):
 
 
 def test_a_setting_without_effect_is_a_warning_once(run):
-    result = run("status", env={"OPDBUS_RETAIN_DAILY": "5"})
-    assert result.stderr.count("OPDBUS_RETAIN_DAILY") == 1
+    result = run("status", env={"OPDBUS_NONSENSE": "1"})
+    assert result.stderr.count("OPDBUS_NONSENSE") == 1
 
 
 # --- reading a chain from files
@@ -208,14 +209,80 @@ def test_references_to_blocks(pool):
     ):
         assert chain.resolve(reference) == header.name, reference
     for reference in ("HEAD~3", "3", "HEAD~x", "", "zzzz", "../0", "f" * 64):
-        with pytest.raises(NotFound, match="from 0 to 2"):
+        with pytest.raises(NotFound, match="0 to 2"):
             chain.resolve(reference)
+
+
+def test_a_time_means_the_block_that_was_head_then(pool):
+    directory, (h0, h1, h2) = pool
+    chain = Chain(directory)
+    for reference, header in (
+        ("2026-11-03T14:00:00Z", h0),
+        ("2026-11-03T14:00:01.9Z", h1),
+        ("2026-11-03T15:00:01+01:00", h1),
+        ("now", h2),
+        ("2126-01-01", h2),
+    ):
+        assert chain.resolve(reference) == header.name, reference
+    with pytest.raises(NotFound, match="no block yet; the first: 2026-11-03T14:00:00Z"):
+        chain.resolve("2026-11-03T13:59:59Z")
+
+
+def test_a_time_whose_block_is_not_among_the_files_is_not_guessed(pool):
+    directory, (_, h1, h2) = pool
+    (directory / str(h1.name)).rename(directory.parent / "pruned")
+    chain = Chain(directory)
+    assert chain.resolve("2026-11-03T14:00:02Z") == h2.name
+    with pytest.raises(NotFound, match="missing, and one of them is meant"):
+        chain.resolve("2026-11-03T14:00:01Z")
+    with pytest.raises(NotFound, match="there is no block 1"):
+        chain.resolve("HEAD~1")
+
+
+def _label(seq, name, op, block=None):
+    return Event(
+        seq=seq,
+        id=label_id(name),
+        op=op,
+        content=None,
+        prev_event=None,
+        time=f"2026-11-03T14:00:0{seq}.000000000Z",
+        actor={"uid": 0, "user": "root"},
+        message="why not",
+        plan=label_plan(block) if block else (),
+    )
+
+
+def test_a_label_means_what_its_newest_event_says(pool):
+    directory, (h0, h1, h2) = pool
+    events = [
+        _label(4, "good", "label", h0.name),
+        _label(5, "bad", "label", h1.name),
+        _label(6, "good", "label", h2.name),
+    ]
+    h3 = _make_block(directory, 3, h2.hash, events, {})
+    assert Chain(directory).resolve("good") == h2.name
+    _make_block(directory, 4, h3.hash, [_label(7, "bad", "unlabel")], {})
+    assert Chain(directory).resolve("good") == h2.name
+    with pytest.raises(NotFound, match="'bad' is neither a block nor a time nor a label"):
+        Chain(directory).resolve("bad")
+
+
+def test_with_a_mount_labels_are_asked_of_at(pool, tmp_path):
+    directory, (h0, _, _) = pool
+    (tmp_path / "at").mkdir()
+    (tmp_path / "at" / "good").symlink_to(f"../chain/{h0.name}")
+    chain = Chain(directory, at=tmp_path / "at")
+    assert chain.resolve("good") == h0.name
+    for name in ("bad", "../at/good", "good/..", "x" * 65):
+        with pytest.raises(NotFound, match="neither"):
+            chain.resolve(name)
 
 
 def test_a_prefix_of_two_hashes_is_refused(tmp_path):
     for name in ("00000000-abcd00000000", "00000001-abcd11111111"):
         (tmp_path / name).mkdir()
-    with pytest.raises(InvalidRequest, match="2 blocks"):
+    with pytest.raises(InvalidRequest, match="several blocks"):
         Chain(tmp_path).resolve("abcd")
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from opfs.config import PROPOSAL_VARIABLES, SETTINGS, Config, load_config
+from opfs.config import SETTINGS, Config, load_config
+from opfs.core.cadence import Cadence
+from opfs.core.meta import Mode
+from opfs.core.rules import PluginRules
 from opfs.errors import InvalidRequest
 
 EXAMPLE = Path(__file__).parents[2] / "mount" / "opfs.toml"
@@ -46,14 +50,24 @@ def test_later_sources_win(load):
     assert load('pool = "/file"', flags={"pool": None}).pool == Path("/file")
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+TEXTS = [setting for setting in SETTINGS if setting.key not in ("plugin", "hook")]
+
+
+@pytest.mark.parametrize("setting", TEXTS, ids=lambda setting: setting.key)
 def test_the_file_and_the_environment_read_alike(load, setting):
     texts = {
         "pool": "/a",
         "mount": "/a",
         "models": "/a",
+        "embedding_variant": "int8",
+        "embedding_providers": "tensorrt, cuda",
+        "embedding_threads": "7",
+        "embedding_idle_unload_s": "7.5",
+        "placement": "round_robin",
+        "memory_policy": "interleaved",
         "lxc_path": "/a",
         "witness_policy": "/a",
+        "metrics_listen": "[::1]:9090",
         "origin": "host1.example/opfs",
         "image_size_bytes": "8G",
         "plugins": "a.b:C",
@@ -61,6 +75,20 @@ def test_the_file_and_the_environment_read_alike(load, setting):
         "request_timeout_s": "7.5",
         "ready_timeout_s": "7.5",
         "log_level": "debug",
+        "retain_newest": "7",
+        "retain_hourly": "7",
+        "retain_daily": "7",
+        "retain_weekly": "7",
+        "retain_quarterly": "7",
+        "retain_min_free": "12.5%",
+        "max_live_blocks": "7",
+        "snapshot_interval": "hourly",
+        "snapshot_threshold": "auto",
+        "cache_dir": "/a",
+        "cache_max_bytes": "1G",
+        "cache_layers": "diffs",
+        "max_cache_snapshots": "7",
+        "secrets": "/a",
     }
     from_environment = getattr(load(**{setting.variable: texts[setting.key]}), setting.key)
     assert from_environment != setting.default
@@ -87,10 +115,19 @@ def test_typed_values_of_the_file(load):
         ("image_size_bytes = true", "image_size_bytes"),
         ("image_size_bytes = 1000", "256M"),
         ('plugins = ["no colon"]', "plugins"),
+        ('cache_layers = ["meals"]', "embeddings, queries"),
+        ('cache_max_bytes = "much"', "cache_max_bytes"),
         ("ready_timeout_s = 0", "ready_timeout_s"),
         ("ready_timeout_s = nan", "ready_timeout_s"),
         ('request_timeout_s = "soon"', "request_timeout_s"),
         ('log_level = "loud"', "info"),
+        ('embedding_variant = "int4"', "fp32, int8"),
+        ('embedding_providers = ["gpu"]', "cpu, cuda, tensorrt"),
+        ("embedding_providers = [[]]", "cpu, cuda, tensorrt"),
+        ("embedding_providers = []", "cpu, cuda, tensorrt"),
+        ("embedding_threads = 0", "from 1 to 64"),
+        ('placement = "somewhere"', "local_node, round_robin, most_memory, disabled"),
+        ('memory_policy = "glue"', "bind, preferred, interleaved, default"),
         ('mont = "/a"', "the nearest known key is mount"),
         ("zzzz = 1", "known keys: pool, mount"),
         ("pool = ", "is not TOML"),
@@ -128,43 +165,103 @@ def test_pool_and_mount_lie_apart(load, pool, mount):
 # --- the variables of the original proposal
 
 
-@pytest.mark.parametrize(
-    ("name", "good", "bad"),
-    [
-        ("OPDBUS_CACHE_DIR", "/cache", "cache"),
-        ("OPDBUS_CACHE_PLACEMENT", "round_robin", "somewhere"),
-        ("OPDBUS_CACHE_MEMORY_POLICY", "bind", "glue"),
-        ("OPDBUS_SNAPSHOT_INTERVAL", "every-15-minutes", "every-0-minutes"),
-        ("OPDBUS_RETAIN_HOURLY", "5", "five"),
-        ("OPDBUS_RETAIN_DAILY", "5", "-1"),
-        ("OPDBUS_RETAIN_WEEKLY", "5", "1.5"),
-        ("OPDBUS_RETAIN_QUARTERLY", "5", " "),
-        ("OPDBUS_MAX_CACHE_SNAPSHOTS", "24", "many"),
-    ],
-)
-def test_variables_without_effect_are_checked_and_reported(load, name, good, bad):
-    (warning,) = load(**{name: good}).warnings
-    assert name in warning
-    assert "not implemented yet" in warning
-    with pytest.raises(InvalidRequest, match=name):
-        load(**{name: bad})
+def test_the_proposals_names_of_settings_are_read(load):
+    placed = load(OPDBUS_CACHE_PLACEMENT="most_memory", OPDBUS_CACHE_MEMORY_POLICY="bind")
+    assert (placed.placement, placed.memory_policy, placed.warnings) == ("most_memory", "bind", ())
+    config = load(OPDBUS_CACHE_DIR="/srv/cache", OPDBUS_MAX_CACHE_SNAPSHOTS="5", OPDBUS_RETAIN_DAILY="9")
+    assert (config.cache_dir, config.max_cache_snapshots, config.retain_daily) == (Path("/srv/cache"), 5, 9)
+    assert config.warnings == ()
+    for name, bad in (
+        ("OPDBUS_CACHE_DIR", "cache"),
+        ("OPDBUS_CACHE_PLACEMENT", "here"),
+        ("OPDBUS_MAX_CACHE_SNAPSHOTS", "many"),
+    ):
+        with pytest.raises(InvalidRequest, match=name):
+            load(**{name: bad})
 
 
-def test_no_variable_of_the_proposal_is_missing_above():
-    (mark,) = [
-        mark for mark in test_variables_without_effect_are_checked_and_reported.pytestmark if mark.name == "parametrize"
-    ]
-    assert {row[0] for row in mark.args[1]} == set(PROPOSAL_VARIABLES)
+def test_the_interval_of_the_proposal_keeps_its_name(load):
+    assert load().cadence == Cadence("per-op", "off")
+    for interval in ("per-op", "every-15-minutes", "hourly", "daily", "weekly"):
+        config = load(OPDBUS_SNAPSHOT_INTERVAL=interval, OPFS_SNAPSHOT_THRESHOLD="auto")
+        assert (config.cadence, config.warnings) == (Cadence(interval, "auto"), ())
+    for variable in ("OPDBUS_SNAPSHOT_INTERVAL", "OPFS_SNAPSHOT_INTERVAL", "OPFS_SNAPSHOT_THRESHOLD"):
+        with pytest.raises(InvalidRequest, match=variable):
+            load(**{variable: "every-0-minutes"})
 
 
-def test_the_interval_that_opfs_has_is_no_warning(load):
-    assert load(OPDBUS_SNAPSHOT_INTERVAL="per-op").warnings == ()
+@pytest.mark.parametrize("period", ["hourly", "daily", "weekly", "quarterly"])
+def test_the_retention_of_the_proposal_keeps_its_names(load, period):
+    variable = f"OPDBUS_RETAIN_{period.upper()}"
+    assert getattr(load().retention, period) == 5
+    config = load(**{variable: "7"})
+    assert (getattr(config.retention, period), config.warnings) == (7, ())
+    assert getattr(load(**{variable: "7", f"OPFS_RETAIN_{period.upper()}": "8"}).retention, period) == 8
+    for bad in ("five", "-1", "1.5", " "):
+        with pytest.raises(InvalidRequest, match=variable):
+            load(**{variable: bad})
 
 
 @pytest.mark.parametrize("name", ["OPFS_MOUTN", "OPDBUS_RETAIN_YEARLY"])
 def test_an_unknown_variable_is_reported(load, name):
     (warning,) = load(**{name: "1"}).warnings
     assert name in warning
+
+
+# --- tables of plugins
+
+
+TABLES = """
+log_level = "info"
+
+[plugin.net]
+mode = "observe"
+poll_interval_s = 5
+ports = [1, 2]
+
+[plugin.my-own]
+correct_drift = true
+"""
+
+
+def test_the_tables_of_plugins(load):
+    config = load(TABLES)
+    assert config.plugin_rules == {
+        "net": PluginRules(mode=Mode.OBSERVE, poll_interval_s=5.0),
+        "my-own": PluginRules(correct_drift=True),
+    }
+    assert config.plugin_settings("net") == {"ports": [1, 2]}
+    assert config.plugin_settings("lxc") == {"lxcpath": "/var/lib/lxc"}
+
+
+def test_the_tables_in_the_environment(load):
+    config = load(TABLES, OPFS_PLUGIN='net.poll_interval_s = 1\nlxc.lxcpath = "/a"')
+    assert config.plugin_rules == {"net": PluginRules(poll_interval_s=1.0), "lxc": PluginRules()}
+    assert config.plugin_settings("lxc") == {"lxcpath": "/a"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[plugin.net]\nmod = "observe"', "did you mean mode?"),
+        ('[plugin.net]\nmode = "watch"', "give one of enforce, observe"),
+        ("[plugin.net]\ncorrect_drift = 1", "give true or false"),
+        ("[plugin.net]\npoll_interval_s = 0.01", "from 0.1 up to 86400"),
+        ("[plugin.net]\npoll_interval_s = nan", "from 0.1 up to 86400"),
+        ("[plugin.net]\npoll_interval_s = true", "from 0.1 up to 86400"),
+        ('[plugin]\nnet = "observe"', "plugin.net is no table"),
+        ('[plugin."../net"]', "cannot be the name of a plugin"),
+        ("plugin = 3", "write a table for each plugin"),
+    ],
+)
+def test_a_wrong_table_is_refused(load, text, told):
+    with pytest.raises(InvalidRequest, match=re.escape(told)):
+        load(text)
+
+
+def test_a_wrong_table_in_the_environment_is_refused(load):
+    with pytest.raises(InvalidRequest, match=r"OPFS_PLUGIN.*write TOML"):
+        load(OPFS_PLUGIN="net.mode = observe")
 
 
 # --- what others rely on

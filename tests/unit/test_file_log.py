@@ -191,7 +191,10 @@ def test_files_that_cannot_be_written_are_written_later(place, full_disk):
     with pytest.raises(NoSpace):
         log.store()
     assert (log.size, (place.log / "checkpoint").read_bytes()) == (12, checkpoint)
+    assert log.read_file("checkpoint") == checkpoint, "what was stored is still served"
+    assert "checkpoint" in log.list_files("")
     free()
+    assert log.read_file("checkpoint") == log.checkpoint()
     log.store()
     assert (place.log / "checkpoint").read_bytes() == log.checkpoint()
     assert place.open().size == 12
@@ -287,6 +290,23 @@ def test_a_checkpoint_of_another_log_or_key_promises_nothing(place, tmp_path, ca
     assert "is not this log's" in caplog.text
     log.append(headers(0, 5), TIME_NS)
     assert root_of(log) == tree_root(headers(0, 5))
+
+
+def test_files_that_cannot_be_read_let_nothing_be_signed_and_nothing_be_lost(place):
+    place.grown(5)
+    kept = (place.log / "checkpoint").read_bytes()
+    tiles = {path: path.read_bytes() for path in place.log.rglob("*") if path.is_file()}
+    (place.log / "checkpoint").unlink()
+    (place.log / "checkpoint").mkdir()
+    log = place.open()
+    for new in (headers(0, 5), headers(0, 6)):
+        with pytest.raises(PoolError, match="checkpoint of the log cannot be read"):
+            log.append(new, TIME_NS)
+    log.store()
+    (place.log / "checkpoint").rmdir()
+    (place.log / "checkpoint").write_bytes(kept)
+    assert {path: path.read_bytes() for path in place.log.rglob("*") if path.is_file()} == tiles
+    assert place.open().size == 5
 
 
 def test_what_was_signed_may_lag_but_not_be_garbage(place):

@@ -23,8 +23,12 @@ contents = st.one_of(
     st.fixed_dictionaries({"source": st.sampled_from(["/s", "/t"])}),
 )
 present = st.builds(lambda path, what, how: {"path": path, **what, **how}, PATHS, contents, attributes)
+others = st.one_of(
+    st.builds(lambda path, how: {"path": path, "type": "directory", **how}, PATHS, attributes),
+    st.builds(lambda path, to: {"path": path, "type": "symlink", "target": to}, PATHS, st.sampled_from(["/x", "y"])),
+)
 absent = st.fixed_dictionaries({"path": PATHS, "state": st.just("absent")})
-desired_states = st.one_of(st.none(), present, absent)
+desired_states = st.one_of(st.none(), present, others, absent)
 
 DEFAULTS = {"mode": "0644", "owner": "root", "group": "root"}
 origins = st.sampled_from([{}, {"origin": "changed"}, {"origin": "foreign"}])
@@ -36,8 +40,18 @@ current_states = st.one_of(
         origins,
     ),
     st.builds(lambda path: {"path": path, "digest": "00", **DEFAULTS, "state": "present", "origin": "changed"}, PATHS),
+    st.builds(
+        lambda document, origin: {
+            **(DEFAULTS if document["type"] == "directory" else {}),
+            **document,
+            **origin,
+            "state": "present",
+        },
+        others,
+        st.sampled_from([{}, {"origin": "foreign"}]),
+    ),
     absent,
-    st.builds(lambda path: {"path": path, "state": "present", "kind": "link", "origin": "foreign"}, PATHS),
+    st.builds(lambda path: {"path": path, "state": "present", "kind": "symlink", "origin": "foreign"}, PATHS),
 )
 
 
@@ -50,9 +64,12 @@ class ModelOfDisk:
     def apply(self, action):
         details = dict(action.details)
         match action.step:
-            case "write":
-                old = self.record if is_there(self.record) and self.record["path"] == details["path"] else DEFAULTS
-                kept = {key: old[key] for key in ATTRIBUTES}
+            case "write" | "make-directory" | "link":
+                kind = details.get("type", "file")
+                is_here = is_there(self.record) and self.record["path"] == details["path"]
+                assert not is_here or self.record.get("type", "file") == kind, "something else is in the way"
+                old = self.record if is_here else DEFAULTS
+                kept = {} if kind == "symlink" else {key: old[key] for key in ATTRIBUTES}
                 self.record = {**kept, **details, "state": "present"}
             case "set-attributes":
                 assert self.record["path"] == details["path"]
@@ -91,7 +108,9 @@ def test_what_is_as_it_was_written_needs_nothing(current):
         assert diff.actions == ()
 
 
-theirs = current_states.filter(lambda current: is_there(current) and "origin" in current)
+theirs = current_states.filter(
+    lambda current: is_there(current) and "origin" in current and current.get("type", "file") == "file"
+)
 
 
 @given(theirs, st.one_of(st.none(), absent))

@@ -5,10 +5,13 @@ import os
 
 import pytest
 import trio
+import trio.testing
 
 from opfs.commit.change import Change
-from opfs.commit.journal import IntendedChange, Intent, Journal
+from opfs.commit.journal import Journal
+from opfs.commit.journaled import Acknowledged, AcknowledgedBatch, IntendedChange, Intent, NewAttributes
 from opfs.core.action import Action, Checkpoint, Kind, Safety
+from opfs.core.event import Event
 from opfs.core.names import ElementId
 from opfs.errors import CommitUnknown, NoSpace
 from opfs.ports import FileAttributes
@@ -93,4 +96,71 @@ async def test_a_full_journal_is_emptied_only_when_nothing_is_open(tmp_path, mon
     journal.settle()
     await journal.append(make_intent(3))
     assert [intent.changes[0].change.id.element for intent in journal.load()] == ["3"]
+    journal.close()
+
+
+def make_batch(number: int) -> AcknowledgedBatch:
+    event = Event(number, ElementId("lxc", "100"), "update", None, None, "2026-11-03T00:00:00.000000000Z", {"uid": 0})
+    return AcknowledgedBatch((Acknowledged(event, True, b"\xff{}", FileAttributes(0o640, 1, 2, 3)),))
+
+
+async def test_events_come_back_as_they_were(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    written = [make_batch(1), make_intent(1), NewAttributes(ElementId("lxc", "100"), FileAttributes(0o600, 4, 5, 6))]
+    await journal.keep(written[0])
+    await journal.append(written[1])
+    await journal.keep(written[2])
+    journal.close()
+    again = Journal(tmp_path / "journal")
+    assert list(again.load()) == written
+    again.close()
+
+
+async def test_what_is_in_no_block_is_kept_and_what_is_sealed_does_not_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("opfs.commit.journal.TRUNCATE_ABOVE_BYTES", 1)
+    journal = Journal(tmp_path / "journal")
+    for number in range(5):
+        await journal.keep(make_batch(number))
+        assert not await journal.forget_settled()
+        await journal.append(make_intent(number))
+        journal.settle()
+        assert len(journal.load()) == 2
+        journal.sealed()
+    assert await journal.forget_settled()
+    assert journal.load() == []
+    journal.close()
+
+
+async def test_nothing_is_forgotten_that_was_written_while_others_waited(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal")
+    forgotten = []
+
+    async def forget():
+        forgotten.append(await journal.forget_settled())
+
+    async with trio.open_nursery() as nursery, journal._syncing:
+        for work in (
+            lambda: journal.append(make_intent(1)),
+            forget,
+            lambda: journal.append(make_intent(2)),
+            forget,
+            lambda: journal.keep(make_batch(3)),
+        ):
+            nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+    assert forgotten == [False, False]
+    assert len(journal.load()) == 3
+    journal.close()
+
+
+async def test_an_event_that_there_is_no_room_for_is_not_there(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal")
+    await journal.keep(make_batch(1))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:20]))
+    with pytest.raises(NoSpace):
+        await journal.keep(make_batch(2))
+    monkeypatch.undo()
+    await journal.keep(make_batch(3))
+    assert journal.load() == [make_batch(1), make_batch(3)]
     journal.close()

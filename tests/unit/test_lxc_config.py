@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 from lxcdocuments import NAME, documents
 
 from opfs.clients.cgroup import CgroupLayout
-from opfs.plugins.lxc.config import ConfigFile, HostCgroups, configured_limits, describe_config, edit_config
+from opfs.plugins.lxc.config import ConfigFile, HostCgroups, Means, configured_limits, describe_config, edit_config
 from opfs.plugins.lxc.limits import choose_cpus, decode_limits, encode_limit, parse_cpus
-from opfs.plugins.lxc.plan import KEPT_IF_ABSENT, LIMITS, settle
+from opfs.plugins.lxc.networks import Wiring
+from opfs.plugins.lxc.plan import DNS, LIMITS, mounts_of, settle
 
 OWN = "/var/lib/lxc/c1"
 V1 = HostCgroups({"memory": 1, "cpuset": 1, "cpu": 1}, has_swap=True, has_bandwidth=True, cpu_count=4)
 V2 = HostCgroups({"memory": 2, "cpuset": 2, "cpu": 2}, has_swap=True, has_bandwidth=True, cpu_count=4)
 HYBRID = HostCgroups({"memory": 2, "cpuset": 1, "cpu": 1}, has_swap=True, has_bandwidth=True, cpu_count=4)
+wirings = st.sampled_from([None, Means("/x/", Wiring(("br1",), "/run/db.sock", "/usr/bin/python3"))])
 hosts = st.sampled_from([V1, V2, HYBRID])
 
 TEMPLATE = """\
@@ -30,26 +32,39 @@ lxc.mount.auto = cgroup:mixed proc:mixed sys:ro
 
 
 def settings_of(document):
-    return {key: value for key, value in settle(NAME, document).items() if key not in KEPT_IF_ABSENT}
+    """What a document says that is in the configuration: names are in the guest."""
+    kept_elsewhere = ("state", "ostemplate", "rootfs", *DNS)
+    return {key: value for key, value in settle(NAME, document).items() if key not in kept_elsewhere}
+
+
+def change(config, document, host, means=None):
+    """The configuration after a document, as the plan asks for it: mount points it has no more are taken out."""
+    now = describe_config(NAME, config, host, OWN)
+    gone = {key: None for key in mounts_of(now) if key not in document}
+    return edit_config(NAME, config, {**gone, "unprivileged": False, **settings_of(document)}, host, means)
 
 
 def with_swap_only_beside_memory(document):
     return {key: value for key, value in document.items() if key != "swap" or "memory" in document}
 
 
-@given(documents.map(with_swap_only_beside_memory), documents.map(with_swap_only_beside_memory), hosts)
-def test_a_document_written_over_any_other_is_read_back(first, second, host):
+@given(documents.map(with_swap_only_beside_memory), documents.map(with_swap_only_beside_memory), hosts, wirings)
+def test_a_document_written_over_any_other_is_read_back(first, second, host, means):
     config = ConfigFile.parse(TEMPLATE)
     for document in (first, second):
-        config = edit_config(NAME, ConfigFile.parse(config.render()), settings_of(document), host)
-        found = settle(NAME, describe_config(NAME, config, host, OWN))
-        assert {k: v for k, v in found.items() if k not in KEPT_IF_ABSENT} == settings_of(document)
-    assert edit_config(NAME, config, settings_of(second), host) == config, "a second time changes nothing"
+        config = change(ConfigFile.parse(config.render()), document, host, means)
+        found = settings_of(describe_config(NAME, config, host, OWN))
+        assert {"unprivileged": False, **found} == {"unprivileged": False, **settings_of(document)}
+    assert change(config, second, host, means) == config, "a second time changes nothing"
+    bare = change(config, {}, host, means)
+    assert "opfs.plugins.lxc.port" not in bare.render()
+    assert "idmap" not in bare.render()
+    assert " none bind," not in bare.render()
 
 
 @given(documents.map(with_swap_only_beside_memory), hosts)
 def test_every_foreign_line_survives_in_order(document, host):
-    edited = edit_config(NAME, ConfigFile.parse(TEMPLATE), settings_of(document), host)
+    edited = change(ConfigFile.parse(TEMPLATE), document, host)
     foreign = [line for line in TEMPLATE.splitlines() if "net.0" not in line and "uts" not in line]
     assert [line for line in edited.lines if line in foreign] == foreign
 
@@ -117,7 +132,7 @@ def test_only_a_directory_that_was_given_is_a_rootfs(path, root):
 
 
 def test_what_other_tools_configured_is_shown_as_it_is():
-    text = "lxc.net.0.type = macvlan\nlxc.net.0.link = eth0\nlxc.idmap = u 0 100000 65536\n"
+    text = "lxc.net.0.type = macvlan\nlxc.net.0.link = eth0\nlxc.net.0.flags = up\nlxc.idmap = u 0 100000 65536\n"
     text += "lxc.cgroup.memory.limit_in_bytes = 1G\n"
     found = describe_config(NAME, ConfigFile.parse(text), V1, OWN)
     assert found["net0"] == {"type": "macvlan", "bridge": "eth0"}

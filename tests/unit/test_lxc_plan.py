@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from lxcdocuments import NAME, all_documents
 
 from opfs.core.action import Kind, Safety
-from opfs.plugins.lxc.plan import AT_START, LIMITS, NETWORKS, OPTIONS, compare_container, plan_container, settle
+from opfs.plugins.lxc.plan import (
+    LIMITS,
+    NETWORKS,
+    at_start_keys,
+    compare_container,
+    mounts_of,
+    plan_container,
+    settle,
+)
 
 
 class ModelOfLxc:
@@ -21,7 +29,8 @@ class ModelOfLxc:
         self.is_restarting = False
         if observed is not None:
             self.root = {key: observed[key] for key in ("ostemplate", "rootfs") if key in observed}
-            self.configured = {k: v for k, v in settle(NAME, observed).items() if k in (*AT_START, *LIMITS, *OPTIONS)}
+            not_configured = ("state", "ostemplate", "rootfs")
+            self.configured = {k: v for k, v in settle(NAME, observed).items() if k not in not_configured}
             self.state = observed["state"]
             self.live = copy.deepcopy(self.configured)
             pending = dict(observed.get("pending", {}))
@@ -35,9 +44,7 @@ class ModelOfLxc:
                 assert self.root is None, "there is one already"
                 self.root = {key: action.details[key] for key in ("ostemplate", "rootfs") if key in action.details}
                 self.state, self.live = "stopped", {}
-                self.configured = {
-                    key: settings.get(key, default) for key, default in settle(NAME, {}).items() if key != "state"
-                }
+                self.configured = {key: value for key, value in settle(NAME, {}).items() if key != "state"} | settings
             case "start":
                 assert self.state == "stopped"
                 self.state, self.live, self.is_restarting = "running", copy.deepcopy(self.configured), False
@@ -56,6 +63,9 @@ class ModelOfLxc:
             case "set-at-start":
                 assert self.state == "stopped", "read at a start only"
                 self.configured |= settings
+            case "set-dns":
+                self.configured |= settings
+                self.live |= settings
             case "set-limits":
                 self.configured |= settings
                 self.live |= settings
@@ -70,11 +80,12 @@ class ModelOfLxc:
         now = dict(self.configured)
         pending = {}
         if self.state != "stopped":
-            now |= {key: self.live[key] for key in (*LIMITS, *AT_START)}
+            at_start = at_start_keys(self.live, self.configured)
+            now |= {key: self.live.get(key) for key in (*LIMITS, *at_start)}
             pending = {key: self.configured[key] for key in LIMITS if self.configured[key] != self.live[key]}
         elif self.is_restarting:
             pending = {"state": "running"}
-        document = {key: value for key, value in now.items() if not any(value is no for no in (None, "", False))}
+        document = {key: value for key, value in now.items() if value not in (None, "", {}) and value is not False}
         return document | self.root | {"state": self.state} | ({"pending": pending} if pending else {})
 
 
@@ -214,3 +225,18 @@ def test_actions_carry_their_kind_and_keys():
     assert (action.kind, action.keys) == (Kind.MODIFY, ("memory", "cores"))
     assert action.summary == "set memory 64 MB, cores 2"
     assert len(NETWORKS) == 10
+
+
+def test_what_a_start_needs_is_looked_for_before_the_stop():
+    wanted = {"mp3": {"volume": "/srv/b", "mp": "/b"}, "mp0": {"volume": "/srv/a", "mp": "/a"}}
+    stop, change, start = plan_container(NAME, {"state": "running"}, wanted).actions
+    assert stop.details["volumes"] == start.details["volumes"] == ["/srv/a", "/srv/b"]
+    assert change.summary == "set mp0 /srv/a on /a, mp3 /srv/b on /b"
+    assert mounts_of({"mp10": 1, "mp2": 1, "mp01": 1, "mpx": 1}) == ["mp2", "mp10"]
+
+
+def test_names_are_written_live_unless_the_backend_says_otherwise():
+    wanted = {"nameserver": "192.0.2.53", "state": "running"}
+    assert steps({"state": "running"}, wanted) == ["set-dns"]
+    diff = plan_container(NAME, {"state": "running"}, wanted, names_at_start=True)
+    assert [action.step for action in diff.actions] == ["stop", "set-at-start", "start"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from opfs.core.difference import diff_documents
 from opfs.core.names import ElementId
-from opfs.core.narrative import SENTENCE_LIMIT, SUMMARY_LIMIT, sentence, summarize
+from opfs.core.narrative import SENTENCE_LIMIT, SUMMARY_LIMIT, sentence, summarize, summarize_drift
 
 LXC = ElementId("lxc", "100")
 WEB = {"hostname": "web", "memory": 512, "state": "running"}
@@ -20,23 +20,40 @@ BIG = {"hostname": "web", "memory": 1024, "state": "running", "net0": {"bridge":
 @pytest.mark.parametrize(
     ("op", "old", "new", "expected"),
     [
-        ("create", None, WEB, "Created lxc container 100 with hostname web, memory 512 MB, state running."),
-        ("update", WEB, {**WEB, "memory": 1024}, "Changed lxc container 100: memory from 512 to 1024 MB."),
-        ("delete", WEB, None, "Deleted lxc container 100, which had hostname web, memory 512 MB, state running."),
-        ("rollback", {**WEB, "swap": 1}, WEB, "Rolled back lxc container 100: swap removed, which was 1 MB."),
-        ("drift", WEB, {**WEB, "state": "stopped"}, "Found drift in lxc container 100: state from running to stopped."),
-        ("import", None, {"onboot": True}, "Imported lxc container 100 with start on boot yes."),
+        ("create", None, WEB, "Created LXC container 100 (web) with memory (RAM) 512 MB, started (state running)."),
+        (
+            "update",
+            WEB,
+            {**WEB, "memory": 1024},
+            "Changed LXC container 100 (web): memory (RAM) raised from 512 MB to 1024 MB.",
+        ),
+        ("delete", WEB, None, "Deleted LXC container 100 (web), which had memory (RAM) 512 MB, state running."),
+        ("rollback", {**WEB, "swap": 1}, WEB, "Rolled back LXC container 100 (web): swap removed, no longer 1 MB."),
+        (
+            "drift",
+            WEB,
+            {**WEB, "state": "stopped"},
+            "Somebody changed by hand, without opfs (drift): LXC container 100 (web): stopped, shut down "
+            "(state from running to stopped).",
+        ),
+        ("import", None, {"onboot": True}, "Imported LXC container 100 with starts on boot (start on boot yes)."),
         (
             "apply-failed",
             None,
             WEB,
-            "Failed to create lxc container 100 with hostname web, memory 512 MB, state running.",
+            "Failed to create LXC container 100 (web) with memory (RAM) 512 MB, started (state running).",
         ),
-        ("apply-failed", WEB, {**WEB, "memory": 1}, "Failed to change lxc container 100: memory from 512 to 1 MB."),
-        ("apply-failed", {"memory": 1}, None, "Failed to delete lxc container 100, which had memory 1 MB."),
-        ("update", WEB, WEB, "Changed lxc container 100 without changing a value."),
-        ("create", None, {}, "Created lxc container 100."),
-        ("adopt", None, {"memory": 1}, "Adopt of lxc container 100 with memory 1 MB."),
+        (
+            "apply-failed",
+            WEB,
+            {**WEB, "memory": 1},
+            "Failed to change LXC container 100 (web): memory (RAM) lowered from 512 MB to 1 MB.",
+        ),
+        ("apply-failed", {"memory": 1}, None, "Failed to delete LXC container 100, which had memory (RAM) 1 MB."),
+        ("update", WEB, WEB, "Changed LXC container 100 (web) without changing a value."),
+        ("create", None, {}, "Created LXC container 100."),
+        ("create", None, {"hostname": "web"}, "Created LXC container 100 (web)."),
+        ("adopt", None, {"memory": 1}, "Adopt of LXC container 100 with memory (RAM) 1 MB."),
     ],
 )
 def test_the_sentence_says_what_happened(op: str, old: Any, new: Any, expected: str):
@@ -45,15 +62,118 @@ def test_the_sentence_says_what_happened(op: str, old: Any, new: Any, expected: 
 
 def test_nested_keys_and_added_objects_are_words():
     assert sentence(LXC, "update", WEB, BIG) == (
-        "Changed lxc container 100: memory from 512 to 1024 MB, net0 set to (bridge vmbr0, IP address dhcp)."
+        "Changed LXC container 100 (web): memory (RAM) raised from 512 MB to 1024 MB, "
+        "network interface net0 bridge set to vmbr0, address by DHCP (network interface net0 IP address set to dhcp)."
     )
     moved = {**BIG, "net0": {"bridge": "lan", "ip": "dhcp"}}
-    assert sentence(LXC, "update", BIG, moved) == "Changed lxc container 100: net0 bridge from vmbr0 to lan."
+    assert sentence(LXC, "update", BIG, moved) == (
+        "Changed LXC container 100 (web): network interface net0 bridge from vmbr0 to lan."
+    )
+
+
+@pytest.mark.parametrize(
+    ("plugin", "element", "old", "new", "expected"),
+    [
+        (
+            "lxc",
+            "100",
+            {"onboot": True},
+            {"onboot": False},
+            "Changed LXC container 100: no longer starts on boot (start on boot turned off).",
+        ),
+        (
+            "systemd",
+            "nginx.service",
+            {"active": True},
+            {"active": True, "properties": {"MemoryMax": 2 << 30}},
+            "Changed systemd service nginx.service: properties memory max set to 2 GiB.",
+        ),
+        (
+            "systemd",
+            "a.timer",
+            {"unit": "[Unit]\nDescription=Nightly backup\n"},
+            {"unit": "[Unit]\nDescription=Nightly backup\nAfter=b\n"},
+            "Changed systemd timer a.timer (Nightly backup): unit line added After=b.",
+        ),
+        (
+            "packagekit",
+            "telnet",
+            {"ensure": "present"},
+            {"ensure": "absent"},
+            "Changed software package telnet: uninstalled, removed (ensure from present to absent).",
+        ),
+        (
+            "openflow",
+            "br0",
+            {"flows": ["priority=0,actions=NORMAL"]},
+            {"flows": ["priority=9,tcp,tp_dst=22,actions=drop", "priority=0,actions=NORMAL"]},
+            "Changed OpenFlow rules of switch br0: "
+            "flows added block port 22 ssh, priority=9,tcp,tp_dst=22,actions=drop.",
+        ),
+        (
+            "net",
+            "vmbr0",
+            {"type": "bridge", "description": "uplink", "addresses": ["10.0.0.1/24", "10.0.0.2/24"]},
+            {"type": "bridge", "description": "uplink", "addresses": ["10.0.0.2/24"]},
+            "Changed network bridge vmbr0 (uplink): addresses removed, no longer 10.0.0.1/24.",
+        ),
+        (
+            "net",
+            "vmbr0",
+            {"type": "bridge", "addresses": ["10.0.0.1/24", "10.0.0.2/24"]},
+            {"type": "bridge", "addresses": ["10.0.0.2/24", "10.0.0.1/24"]},
+            "Changed network bridge vmbr0: addresses in another order.",
+        ),
+        (
+            "file",
+            "hosts",
+            {"path": "/etc/hosts", "content": "1.1.1.1 a\n2.2.2.2 b\n"},
+            {"path": "/etc/hosts", "content": "1.1.1.1 a\n2.2.2.2 c\n3.3.3.3 d\n"},
+            "Changed file hosts (/etc/hosts): content line added 2.2.2.2 c, content line added 3.3.3.3 d, "
+            "content line removed, no longer 2.2.2.2 b.",
+        ),
+    ],
+)
+def test_what_it_means_is_said_in_words(plugin: str, element: str, old: Any, new: Any, expected: str):
+    assert sentence(ElementId(plugin, element), "update", old, new) == expected
 
 
 def test_the_message_and_the_author_belong_to_it():
     text = sentence(LXC, "delete", {"memory": 1}, None, "alice", "no longer\nneeded. ")
-    assert text == "Deleted lxc container 100, which had memory 1 MB. Message: no longer needed. By alice."
+    assert text == "Deleted LXC container 100, which had memory (RAM) 1 MB. Message: no longer needed. By alice."
+
+
+def test_what_a_failed_change_was_to_do_is_said_by_its_plan():
+    reason = "[Errno 28] No space left on device. nothing was done before that. everything was undone"
+    text = sentence(LXC, "apply-failed", WEB, WEB, "bob", f"more for the shop\n{reason}", ["set memory 1024 MB"])
+    assert text == (
+        "Failed to change LXC container 100 (web): set memory 1024 MB. Message: more for the shop. "
+        "Error: [Errno 28] No space left on device. By bob."
+    )
+    text = sentence(LXC, "apply-failed", None, None, message="it did not. NOT undone: a bridge", plan=["create it"])
+    assert text == "Failed to create LXC container 100: create it. Error: it did not. NOT undone: a bridge."
+
+
+def test_drift_is_said_in_words():
+    message = '/memory: wanted 512, found 640; /net0/mtu: wanted nothing, found "a; /b: c"'
+    assert sentence(LXC, "drift", WEB, WEB, "ip", message) == (
+        "Somebody changed by hand, without opfs (drift): LXC container 100 (web). "
+        "memory (RAM) should be 512 and is 640; "
+        'network interface net0 MTU (packet size) should be nothing and is "a; /b: c". By ip.'
+    )
+
+
+def test_of_a_file_that_drifted_the_lines_are_said():
+    message = '/content: wanted "a\\nb\\n", found "a\\nc\\n# by hand\\n"; /mode: wanted "0644", found "0600"'
+    assert summarize_drift(message) == '/content: found +c, +# by hand, -b; /mode: wanted "0644", found "0600"'
+    id, document = ElementId("file", "a"), {"content": "a\nb\n"}
+    assert sentence(id, "drift", document, document, "", message) == (
+        "Somebody changed by hand, without opfs (drift): file a. "
+        "content has the line c, content has the line # by hand, "
+        'content lacks the line b; mode should be "0644" and is "0600".'
+    )
+    cut = '/content: wanted "a\\nb…, found "a\\nc…'
+    assert summarize_drift(cut) == cut
 
 
 def test_an_unknown_plugin_and_its_keys_read_as_words():
@@ -66,8 +186,9 @@ def test_an_unknown_plugin_and_its_keys_read_as_words():
 def test_a_secret_stays_a_name():
     document = {"password": {"$secret": "db-password"}}
     assert sentence(LXC, "create", None, document) == (
-        "Created lxc container 100 with password the secret db-password."
+        "Created LXC container 100 with password the secret db-password."
     )
+    assert sentence(LXC, "update", {}, document) == "Changed LXC container 100: password set to the secret db-password."
 
 
 def test_a_changed_line_of_a_long_text_is_shown_where_it_differs():
@@ -76,7 +197,7 @@ def test_a_changed_line_of_a_long_text_is_shown_where_it_differs():
     lines[70] = "PermitRootLogin no"
     new = {"content": "\n".join(lines)}
     text = sentence(ElementId("file", "sshd"), "update", old, new)
-    assert text == "Changed file sshd: content from line 70 of the file to PermitRootLogin no."
+    assert text == "Changed file sshd: content line from line 70 of the file to PermitRootLogin no."
 
 
 def test_a_difference_far_into_a_long_line_is_shown():
@@ -98,7 +219,18 @@ def test_the_summary_is_short_and_in_the_documents_own_words():
     assert summarize(LXC, "update", changed) == 'net0.mtu 1 → 2, onboot removed, swap null added, tags "" added'
     assert summarize(LXC, "apply-failed", diff_documents(WEB, {**WEB, "memory": 1})) == "apply-failed: memory 512 → 1"
     assert summarize(LXC, "update", ()) == "no value changed"
+    was = {"flows": ["arp", "ip"], "ports": [22, 80], "content": "a\nb\n", "unit": "x\ny\n", "order": [1, 2]}
+    now = {"flows": ["arp"], "ports": [443, 80], "content": "a\nb\nc\nd\n", "unit": "x\nz\n", "order": [2, 1]}
+    assert summarize(LXC, "update", diff_documents(was, now)) == (
+        "content +c, content +d, flows -ip, order [1, 2] → [2, 1], ports 22 → 443, unit y → z"
+    )
     assert summarize(LXC, "delete", ()) == ""
+
+
+def test_a_text_that_changed_in_blank_lines_alone_did_change():
+    changed = diff_documents({"content": "a\nb\n"}, {"content": "a\n\nb\n"})
+    assert summarize(LXC, "update", changed) == "content a b → a b"
+    assert sentence(LXC, "update", {"content": "a\nb\n"}, {"content": "a\n\nb\n"}).endswith("content from a b to a b.")
 
 
 def test_what_does_not_fit_is_counted():

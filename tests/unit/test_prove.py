@@ -125,7 +125,7 @@ def test_a_time_means_the_block_that_was_head_then(run, chain, time, height):
 def test_before_the_chain_there_is_nothing(run):
     result = run("prove", WEB, "--at", "2027-01-15T07:59:59Z")
     assert result.exit_code == 2
-    assert "begins later, at 2027-01-15T08:00:00" in result.stderr
+    assert "no block yet\n      the first: 2027-01-15T08:00:00Z" in result.stderr
 
 
 def test_times_as_people_write_them():

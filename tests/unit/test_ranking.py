@@ -7,61 +7,58 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opfs.core.ranking import nearest, readable_by
+from opfs.core.ranking import BM25_K1, best_with_ties, bm25, cosines_of, fuse, most_possible, readable_by
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def brute_force(vectors, query, rows, readable, limit):
-    scores = [float(np.sum(vectors[row].astype(np.float64) * query.astype(np.float64))) for row in rows]
-    order = sorted((i for i in range(len(rows)) if readable is None or readable[i]), key=lambda i: (-scores[i], -i))
-    return order[:limit], [scores[i] for i in order[:limit]]
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    vector_count=st.integers(1, 700),
-    events_per_vector=st.integers(1, 3),
-    limit=st.integers(1, 40),
-    spread=st.sampled_from([1.0, 1e-3, 1e-6, 0.0]),
-    share_readable=st.sampled_from([None, 0.0, 0.1, 0.9]),
-)
-def test_it_is_brute_force_in_float64(seed, vector_count, events_per_vector, limit, spread, share_readable):
-    # A small spread makes scores that float32 cannot tell apart; none at all makes nothing but ties.
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 40), limit=st.integers(0, 12), values=st.integers(1, 9))
+def test_the_best_and_all_that_tie_with_the_last(seed, count, limit, values):
     rng = np.random.default_rng(seed)
-    vectors = unit(rng.standard_normal(24) + spread * rng.standard_normal((vector_count, 24)))
-    query = unit(rng.standard_normal(24))
-    rows = rng.integers(0, vector_count, vector_count * events_per_vector).astype(np.uint32)
-    readable = None if share_readable is None else rng.random(len(rows)) < share_readable
-    positions, scores = nearest(vectors, query, rows=rows, readable=readable, limit=limit)
-    expected_positions, expected_scores = brute_force(vectors, query, rows, readable, limit)
-    assert positions.tolist() == expected_positions
-    assert scores == pytest.approx(expected_scores, abs=1e-12)
+    rows, scores = rng.permutation(100)[:count], rng.integers(0, values, count).astype(np.float64)
+    found, their_scores = best_with_ties(rows, scores, limit)
+    ordered = sorted(zip(scores, rows, strict=True), key=lambda pair: (-pair[0], -pair[1]))
+    last = ordered[limit - 1][0] if 0 < limit < count else -np.inf
+    assert list(zip(their_scores, found, strict=True)) == [pair for pair in ordered if pair[0] >= last]
 
 
-def test_many_events_are_ranked_exactly():
+def test_equal_vectors_have_equal_cosines_wherever_they_lie():
     rng = np.random.default_rng(7)
-    vectors = unit(rng.standard_normal((20_000, 384)))
-    query = unit(vectors[12_345] + 0.3 * vectors[7])
-    rows = np.arange(len(vectors), dtype=np.uint32)
-    positions, _ = nearest(vectors, query, rows=rows, readable=None, limit=10)
-    exact = vectors.astype(np.float64) @ query.astype(np.float64)
-    assert positions.tolist() == np.argsort(-exact)[:10].tolist()
+    vectors = unit(rng.standard_normal((5000, 384)))
+    vectors[4990] = vectors[17]
+    query = unit(rng.standard_normal(384))
+    cosines = cosines_of(vectors, query)
+    assert cosines == pytest.approx(vectors.astype(np.float64) @ query.astype(np.float64), abs=1e-12)
+    assert cosines[4990] == cosines[17]
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_no_limit_no_hits(limit: int):
-    vectors = unit(np.ones((3, 4)))
-    positions, scores = nearest(vectors, vectors[0], rows=np.arange(3, dtype=np.uint32), readable=None, limit=limit)
-    assert (len(positions), len(scores)) == (0, 0)
+def test_rare_words_weigh_more_and_long_texts_less():
+    counts = np.array([[1, 0], [0, 1], [1, 0], [3, 0]])
+    lengths = np.array([10, 10, 40, 10])
+    weights = bm25(counts, lengths, having=np.array([300, 2]), total=1000, mean_length=10.0)
+    assert np.argsort(-weights).tolist() == [1, 3, 0, 2]
+    assert weights[0] == pytest.approx(np.log(1 + 700.5 / 300.5))
 
 
-def test_an_empty_index_has_no_hits():
-    nothing = np.empty((0, 4), dtype=np.float32)
-    positions, _ = nearest(nothing, unit(np.ones(4)), rows=np.empty(0, dtype=np.uint32), readable=None, limit=5)
-    assert len(positions) == 0
+def test_no_text_has_more_than_is_possible():
+    having, weights = np.array([300, 2]), np.array([1.0, 0.5])
+    counts, lengths = np.array([[500, 500], [1, 0]]), np.array([1, 10])
+    found = bm25(counts, lengths, having=having, total=1000, mean_length=10.0, weights=weights)
+    most = most_possible(having, total=1000, weights=weights)
+    assert most == pytest.approx((BM25_K1 + 1) * (np.log(1 + 700.5 / 300.5) + 0.5 * np.log(1 + 998.5 / 2.5)))
+    assert 0.99 * most < found[0] < most
+    assert found[1] == pytest.approx(np.log(1 + 700.5 / 300.5))
+    assert most_possible(np.empty(0, dtype=np.int64), total=5, weights=np.empty(0)) == 0
+
+
+def test_meaning_and_words_both_count():
+    cosines, shares = np.array([1.0, 0.5, 0.5, -0.2]), np.array([1.0, 0.0, 0.5, 0.0])
+    scores = fuse(cosines, shares)
+    assert scores[0] == pytest.approx(1.0)
+    assert np.argsort(-scores).tolist() == [0, 2, 1, 3]
+    assert scores[2] == pytest.approx((0.5 + 0.8 * 0.5) / 1.8)
 
 
 ids = st.integers(0, 3) | st.just(4_294_967_294)

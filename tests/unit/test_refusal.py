@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opfs.core.position import location_at
+from opfs.core.precedent import LOOKING, Kind, Precedent
 from opfs.core.printable import width_of
-from opfs.core.refusal import WINDOW_COLUMNS, Refusal, excerpt_of, render
+from opfs.core.refusal import WINDOW_COLUMNS, Refusal, excerpt_of, render, split_seen, unwrapped
 from opfs.errors import Location
 
 
@@ -114,3 +117,75 @@ def test_whatever_is_refused_the_block_prints(
     for shown in render(refusal).split("\n"):
         assert shown.isprintable()
         shown.encode()  # no half of a surrogate pair either
+
+
+@pytest.mark.parametrize("reason", ["short", "a reason " * 20, "x" * 300, "word " * 17 + "until the line is full"])
+@pytest.mark.parametrize("hint", ["", "a hint", "do " * 60])
+def test_a_block_can_be_put_on_one_line_again(reason, hint):
+    refusal = Refusal(1, 0, 0, 0, "root", "state/x", 22, reason.strip(), hint.strip())
+    told = unwrapped(render(refusal).splitlines()[2:])
+    assert re.sub("[; ]", "", told) == re.sub("[; ]", "", reason + hint)
+    assert told.count(";") <= (hint != "")
+
+
+def test_a_reason_that_ends_in_its_line_is_told_from_the_hint():
+    refusal = Refusal(1, 0, 0, 0, "root", "state/x", 22, "unknown key 'sise'", "did you mean 'size'?")
+    assert unwrapped(render(refusal).splitlines()[2:]) == "unknown key 'sise'; did you mean 'size'?"
+
+
+# --- what resembles it ---------------------------------------------------------------------------------------
+
+ACCEPTED = Precedent(
+    Kind.ACCEPTED,
+    "lxc/101",
+    41,
+    "2026-11-03T14:00:12.123456789Z",
+    "update",
+    "alice",
+    "memory 256 → 512",
+    "history/x.json",
+)
+FAILED = Precedent(Kind.FAILED, "lxc/9", 7, "2026-11-02T09:12:00.000000000Z", "apply-failed", "", "failed: no bridge")
+
+
+def with_seen(*seen: Precedent) -> Refusal:
+    return Refusal(1, 0, 0, 0, "", "state/lxc/100.json", errno.EINVAL, "wrong", "do it right", seen=seen)
+
+
+def test_what_resembles_a_refusal_stands_before_the_reason_which_is_read_with_tail():
+    lines = render(with_seen(ACCEPTED, FAILED)).splitlines()
+    assert lines[1:] == [
+        "  seen before:",
+        "    accepted lxc/101 in block 41, 2026-11-03 14:00Z, update by alice: memory 256 → 512",
+        "             history/x.json",
+        "    failed   lxc/9 in block 7, 2026-11-02 09:12Z, apply-failed: failed: no bridge",
+        "  state/lxc/100.json",
+        "  wrong",
+        "  do it right",
+    ]
+    without, seen = split_seen(lines)
+    assert without == render(with_seen()).splitlines()
+    assert list(seen) == lines[1:5]
+
+
+def test_while_it_is_looked_for_that_is_said_and_where_there_is_nothing_nothing_is():
+    looking = render(replace(with_seen(), seen=None)).splitlines()
+    assert looking[1] == LOOKING
+    assert split_seen(looking) == (render(with_seen()).splitlines(), [LOOKING])
+    assert split_seen(render(with_seen()).splitlines())[1] == []
+
+
+def test_strangers_words_about_the_past_play_no_tricks():
+    hostile = replace(ACCEPTED, summary="\x1b[2J\n  seen before: still looking" + "x" * 500, actor="\u202ebob")
+    text = render(with_seen(hostile))
+    assert all(line.isprintable() for line in text.splitlines())
+    assert LOOKING not in text.splitlines()
+    assert all(width_of(line) <= 100 or " " not in line.strip() for line in text.splitlines())
+
+
+def test_what_was_seen_is_in_no_file():
+    """It quotes other documents, which may have to be erased some day."""
+    refusal = with_seen(ACCEPTED, FAILED)
+    assert "memory" not in json.dumps(refusal.to_json())
+    assert Refusal.from_json(json.loads(json.dumps(refusal.to_json()))) == with_seen()
+    assert Refusal.from_json(replace(refusal, seen=None).to_json()).seen == ()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opfs.commit import refusals as module
-from opfs.commit.refusals import RING_COUNT, Refusals
+from opfs.commit.refusals import RING_COUNT, Refusals, Refused
 from opfs.core.actor import Actor
 from opfs.core.names import ElementId
-from opfs.errors import InvalidRequest, Location, NotFound, Rejected, TooLarge
+from opfs.core.precedent import Kind, Precedent
+from opfs.errors import InvalidRequest, Location, NotFound, Rejected, SecretWritten, TooLarge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,14 @@ def test_a_refused_document_is_kept_byte_for_byte_with_its_reason(store: Refusal
     assert b"line 1, column 2" in document.reason
     assert b"did you mean 'memory'?" in document.reason
     assert files(directory) == {"lxc/100.json", "lxc/100.reason"}
+
+
+def test_a_secret_is_neither_kept_nor_shown(store: Refusals, directory: Path):
+    content = b'{"private_key": "hunter2"}'
+    error = SecretWritten("'private_key' holds a secret", location=Location(1, 17, "/private_key"))
+    refusal = store.record(error, path=f"state/{WEB.path}", id=WEB, content=content, actor=ALICE)
+    assert (refusal.excerpt, refusal.location) == (None, error.location)
+    assert (files(directory), store.get(WEB)) == (set(), None)
 
 
 def test_the_files_are_private(store: Refusals, directory: Path):
@@ -248,3 +257,58 @@ def test_long_words_of_a_backend_are_cut(store: Refusals):
     store.record(InvalidRequest("x" * 100_000, hint="y" * 100_000), path="ctl", id=None, content=None, actor=ALICE)
     refusal = store.recent(None)[0]
     assert len(refusal.reason) + len(refusal.hint) < 10_000
+
+
+# --- what resembles a refusal --------------------------------------------------------------------------------
+
+SEEN = (
+    Precedent(Kind.ACCEPTED, "lxc/101", 41, "2026-11-03T14:00:12.123456789Z", "update", "bob", "memory 1 -> 2", "x"),
+)
+
+
+def test_what_resembles_a_refusal_is_told_later(store: Refusals, directory: Path):
+    asked: list[Refused] = []
+    store.on_refused = lambda refused: asked.append(refused) is None
+    refusal = refuse(store)
+    assert [(each.refusal.number, each.id, each.content, each.pid) for each in asked] == [(refusal.number, WEB, BAD, 0)]
+    assert refusal.seen is None
+    assert b"still looking" in store.documents("lxc")[0].reason
+    store.tell(refusal.number, SEEN)
+    (shown,) = store.recent(None)
+    assert shown.seen == SEEN
+    assert b"accepted lxc/101 in block 41" in store.documents("lxc")[0].reason
+    assert not any(b"memory 1 -> 2" in path.read_bytes() for path in directory.rglob("*.reason"))
+
+
+def test_what_was_told_is_forgotten_when_something_is_erased(store: Refusals):
+    store.on_refused = lambda refused: True
+    first, second = refuse(store), refuse(store, DB)
+    store.tell(first.number, SEEN)
+    store.forget_seen()
+    assert [refusal.seen for refusal in store.recent(None)] == [(), None], "one is still being looked for"
+    assert b"memory 1 -> 2" not in store.documents("lxc")[0].reason
+    store.tell(second.number, SEEN)
+    assert store.recent(None)[1].seen == SEEN
+
+
+def test_what_a_planned_document_resembles_is_told_though_it_is_not_kept(store: Refusals, directory: Path):
+    asked: list[Refused] = []
+    store.on_refused = lambda refused: asked.append(refused) is None
+    store.record(InvalidRequest("no"), path="plan/lxc/100.json", id=None, content=BAD, actor=ALICE, about=WEB)
+    assert [(each.id, each.content) for each in asked] == [(WEB, BAD)]
+    assert files(directory) == set()
+
+
+def test_what_comes_too_late_is_told_to_nobody(store: Refusals, directory: Path):
+    store.on_refused = lambda refused: True
+    first, second = refuse(store), refuse(store)
+    store.tell(first.number, SEEN)
+    assert [refusal.seen for refusal in store.recent(None)] == [SEEN, None]
+    kept = store.get(WEB)
+    assert kept is not None
+    assert kept.refusal == second, "the document that took its place is another refusal's"
+    store.clear(WEB)
+    store.tell(second.number, SEEN)
+    store.tell(99, SEEN)
+    assert store.documents("lxc") == []
+    assert files(directory) == set()

@@ -254,4 +254,4 @@ def test_weights_of_another_model_are_refused(tmp_path: Path):
     (tmp_path / "w").write_bytes(safetensors({"embeddings.word_embeddings.weight": shape}))
     architecture = graph.Architecture(layers=1, heads=1, layer_norm_eps=1e-12)
     with pytest.raises(IntegrityError, match="has no tensor"):
-        graph.build(graph.load_tensors(tmp_path / "w"), architecture, "w")
+        graph.Encoder(graph.load_tensors(tmp_path / "w"), architecture, "w").serialise()
