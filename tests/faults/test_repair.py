@@ -63,7 +63,7 @@ def test_all_that_is_derived_is_made_again(resting):
     (pool / "@state" / "state" / "noop" / "e3.json").unlink()
     if FEATURES["model"]() is None:
         with closing(sqlite3.connect(pool / "@index" / "events.db")) as connection:
-            connection.execute("UPDATE events SET actor = 'mallory'")
+            connection.execute("UPDATE actors SET name = 'mallory' WHERE id = (SELECT min(id) FROM actors)")
             connection.commit()
     done = resting.opfs("fsck", check=False)
     assert done.returncode == 5

@@ -9,6 +9,8 @@ import pytest
 import trio
 from tampering import changed, flip
 
+from opfs.archive.packs import ARCHIVE, Archive
+from opfs.archive.store import KeptStore
 from opfs.btrfs.store import BtrfsSnapshotStore
 from opfs.commit.chain import Outcome, load_chain
 from opfs.commit.change import Change, Request
@@ -65,7 +67,9 @@ class Daemon:
     @asynccontextmanager
     async def running(self, interval_s=ROUND_S):
         with ExitStack() as opened:
-            store = opened.enter_context(BtrfsSnapshotStore(self.pool))
+            snapshots = opened.enter_context(BtrfsSnapshotStore(self.pool))
+            archive = Archive(self.pool / "@log" / ARCHIVE)
+            store = KeptStore(snapshots, archive)
             tips = opened.enter_context(closing(Tips(self.pool / "@log" / "tips")))
             journal = opened.enter_context(closing(Journal(self.pool / "@log" / "journal")))
             chain = load_chain(store, tips, ORIGIN, self.clock.now_ns())
@@ -76,7 +80,9 @@ class Daemon:
             confirmations = Confirmations(self.clock)
             self.sequencer = Sequencer(chain, store, logbook, journal, {}, confirmations, self.failsafe, self.clock)
             state = self.pool / "@cache" / "scrub.json"
-            self.scrub = Watched(self.pool, state, store, keys, self.sequencer, self.failsafe, self.clock, interval_s)
+            self.scrub = Watched(
+                self.pool, state, store, archive, keys, self.sequencer, self.failsafe, self.clock, interval_s
+            )
             self.events, self.heard = [], trio.Event()
             self.sequencer.on_block.append(self._hear)
             async with trio.open_nursery() as nursery:

@@ -1,0 +1,13 @@
+"""Drafts behave like files: each behaviour is the same in the mount as in a plain directory of the same disk."""
+
+import pytest
+from behaviours import BEHAVIOURS, Place
+
+pytestmark = pytest.mark.needs("root", "btrfs", "loop", "fuse")
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_like_a_plain_directory(opfs, btrfs_place, name):
+    btrfs_place.chmod(0o755)
+    drafts = Place(opfs.mount / "state" / "noop", f"{name}.")
+    assert BEHAVIOURS[name](drafts) == BEHAVIOURS[name](Place(btrfs_place, f"{name}."))
