@@ -8,26 +8,41 @@ To add a feature, add a function to `FEATURES`: None when it is there, else the 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from emulated import why_not_emulated
+from guest import booted, remove_group, why_no_guest
+from hypothesis import settings
+from lxcworld import lxc_directory, new_name
+from ovs import Switch, why_no_ovs
 from serving import serve
+from trio.testing import MockClock
 
 from opfs.btrfs.image import attach, create_image, detach
 from opfs.btrfs.pool import Pool
 from opfs.embedding.weights import DEFAULT_DIRECTORY, list_models
 from opfs.testing.pools import delete_tree
+from opfs.testing.tracing import why_unavailable as why_tracing_is_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from guest import Guest
     from serving import Serving
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("opfs", deadline=None)
+settings.load_profile("opfs")
 
 WORK_PREFIX = "opfs-test-"
 """Begins the name of every directory of these tests outside pytest's own, so that stale ones can be swept."""
@@ -57,6 +72,16 @@ def _why_no_lxc() -> str | None:
     return None if shutil.which("lxc-start") else "lxc-start is not installed (lxc)"
 
 
+def _why_no_wireguard() -> str | None:
+    missing = [tool for tool in ("wireguard-go", "wg") if not shutil.which(tool)]
+    return f"{' and '.join(missing)} not installed (wireguard-go wireguard-tools)" if missing else None
+
+
+def _why_no_packagekit() -> str | None:
+    missing = [program for program in ("pkcon", "dpkg-deb", "apt-get") if not shutil.which(program)]
+    return f"{', '.join(missing)} not installed (packagekit packagekit-tools)" if missing else None
+
+
 def models_directory() -> Path:
     """Where language models are, as the configuration's OPFS_MODELS says."""
     return Path(os.environ.get("OPFS_MODELS") or DEFAULT_DIRECTORY)
@@ -73,7 +98,13 @@ FEATURES: dict[str, Callable[[], str | None]] = {
     "loop": _why_no_loop,
     "fuse": _why_no_fuse,
     "lxc": _why_no_lxc,
+    "guest": why_no_guest,
+    "packagekit": _why_no_packagekit,
+    "ovs": why_no_ovs,
     "model": _why_no_model,
+    "wireguard": _why_no_wireguard,
+    "emulator": why_not_emulated,
+    "tracing": why_tracing_is_unavailable,
 }
 
 
@@ -100,6 +131,27 @@ def require(*features: str) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         require(*marker.args)
+
+
+@pytest.fixture
+def autojump_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
+    """Time jumps to the next deadline when all tasks wait, but not while one of them waits for a thread at work."""
+    clock = MockClock(autojump_threshold=0)
+    run_sync, at_work = trio.to_thread.run_sync, 0
+
+    async def counted(*arguments: object, **options: object) -> object:
+        nonlocal at_work
+        at_work += 1
+        clock.autojump_threshold = math.inf
+        try:
+            return await run_sync(*arguments, **options)
+        finally:
+            at_work -= 1
+            if not at_work:
+                clock.autojump_threshold = 0
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", counted)
+    return clock
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +194,8 @@ def _sweep(path: Path) -> None:
         return  # not ours, or just being made
     with lock, suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for place in path.glob("guest-*"):
+            remove_group(place)
         _unmount_below(path)
         shutil.rmtree(path)
 
@@ -205,3 +259,64 @@ def fresh(btrfs_dir: Path, work_dir: Path) -> Iterator[Serving]:
     """A daemon of this test alone, on an empty pool."""
     with serve(btrfs_dir, work_dir) as serving:
         yield serving
+
+
+@pytest.fixture(scope="module")
+def guest(work_dir: Path) -> Iterator[Guest]:
+    """A host that the tests of a module share, and may break."""
+    require("guest")
+    with booted("guest", Path(tempfile.mkdtemp(prefix="guest-", dir=work_dir))) as guest:
+        yield guest
+
+
+@pytest.fixture
+def new_guest(work_dir: Path) -> Iterator[Callable[..., Guest]]:
+    """A function that boots further hosts, with the arguments of `booted` but the place; they end with the test."""
+    require("guest")
+    with ExitStack() as guests:
+
+        def boot(name: str, **options: object) -> Guest:
+            place = Path(tempfile.mkdtemp(prefix="guest-", dir=work_dir))
+            return guests.enter_context(booted(name, place, **options))
+
+        yield boot
+
+
+@pytest.fixture(scope="session")
+def private_switch(work_dir: Path) -> Iterator[Switch]:
+    """One Open vSwitch for the whole run; tests take `switch`."""
+    require("root", "ovs")
+    switch = Switch(work_dir)
+    yield switch
+    switch.close()
+
+
+@pytest.fixture
+def switch(private_switch: Switch) -> Iterator[Switch]:
+    """An Open vSwitch of its own network namespace, running, without bridges (tests/ovs.py)."""
+    private_switch.clear()
+    yield private_switch
+    private_switch.clear()
+
+
+@pytest.fixture
+def lxc_name() -> str:
+    """Of a container, as no other run has one."""
+    return new_name()
+
+
+@pytest.fixture
+def lxcpath(lxc_name: str) -> Iterator[Path]:
+    """An LXC directory of its own; what runs in it ends with the test."""
+    with lxc_directory(lxc_name) as path:
+        yield path
+
+
+@pytest.fixture
+def bridge() -> Iterator[str]:
+    """A bridge of the kernel, up, with nothing on it."""
+    name = f"opfsbr{secrets.token_hex(2)}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "del", name], check=True)

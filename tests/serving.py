@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opfs.archive.packs import ARCHIVE, Archive
+from opfs.archive.store import KeptStore
 from opfs.btrfs.pool import Pool
 from opfs.btrfs.store import BtrfsSnapshotStore
 from opfs.cli.process import find_daemon
@@ -21,7 +23,7 @@ from opfs.commit.verify import check_chain
 from opfs.testing.pools import delete_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 @dataclass
@@ -40,13 +42,18 @@ class Serving:
         if "OPFS_MODELS" in os.environ:
             variables["OPFS_MODELS"] = os.environ["OPFS_MODELS"]
         variables |= {"OPFS_PLUGINS": "opfs.testing.noop:NoopPlugin", "OPFS_LXC_PATH": str(self.lxc), **self.settings}
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "opfs", "--pool", str(self.pool), "--mount", str(self.mount), *arguments],
             capture_output=True,
             text=True,
-            check=check,
+            check=False,
             env=variables,
         )
+        if check and done.returncode:
+            failure = subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+            failure.add_note(done.stderr)
+            raise failure
+        return done
 
     def sh(self, script: str, *, shell: str = "bash", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a shell script at the top of the mount."""
@@ -63,7 +70,7 @@ class Serving:
         return json.loads(self.path(name).read_text())
 
     def blocks(self) -> list[str]:
-        return sorted(name for name in os.listdir(self.mount / "chain") if name not in ("HEAD", "log"))
+        return sorted(name for name in os.listdir(self.mount / "chain") if name[:1].isdigit())
 
     def events(self, block: str = "HEAD") -> list[dict[str, object]]:
         text = (self.mount / "chain" / block / "events.jsonl").read_text()
@@ -83,18 +90,21 @@ class Serving:
 
     def findings(self) -> Sequence[str]:
         """What verifying the chain says."""
-        with BtrfsSnapshotStore(self.pool) as store:
+        with BtrfsSnapshotStore(self.pool) as snapshots:
+            store = KeptStore(snapshots, Archive(self.pool / "@log" / ARCHIVE))
             return [str(finding) for finding in check_chain(store)]
 
 
 @contextmanager
-def serve(btrfs_dir: Path, work_dir: Path, origin: str = "test.example/opfs") -> Iterator[Serving]:
+def serve(
+    btrfs_dir: Path, work_dir: Path, origin: str = "test.example/opfs", settings: Mapping[str, str] | None = None
+) -> Iterator[Serving]:
     """A daemon on a new pool; at the end its chain has to be without a fault."""
     pool = Path(tempfile.mkdtemp(prefix="pool-", dir=btrfs_dir))
     mount = Path(tempfile.mkdtemp(prefix="mnt-", dir=work_dir))
     lxc = Path(tempfile.mkdtemp(prefix="lxc-", dir=work_dir))
     Pool.create(pool, origin=origin, created_ns=1_700_000_000_000_000_000).close()
-    serving = Serving(pool, mount, lxc)
+    serving = Serving(pool, mount, lxc, dict(settings or {}))
     try:
         serving.opfs("mount")
         yield serving

@@ -41,13 +41,14 @@ START_ELEMENTS, START_BLOCKS = 10_000, 1_000
 MAX_GROWTH = 1.5
 """opfs' own share must not grow with the tree; this much is the noise of a difference of two medians."""
 
-PER_ROUND = {"fsync": 4, "bare": 10, "noop": 10, "file": 5, "git": 2, "etckeeper": 1}
+PER_ROUND = {"fsync": 4, "bare": 10, "noop": 10, "held": 10, "file": 5, "git": 2, "etckeeper": 1}
 """How many changes in a turn: a turn is long enough to be steady and short enough to share the noise."""
 
 TITLES = {
     "fsync": "fsync of a file",
     "bare": "bare write + snapshot",
     "noop": "opfs, one writer, no-op plugin",
+    "held": "the same, blocks once a week",
     "file": "opfs, one writer, plugin file",
     "many": f"opfs, {WRITERS} writers, no-op plugin",
     "git": "git add + commit",
@@ -113,6 +114,8 @@ def measure_tree(workspace: Workspace, tree: Tree, options: argparse.Namespace) 
         with step(f"{tree}: waiting for the search index"):
             daemon.wait_indexed()
         changes["noop"] = NoopWriter(daemon.mount, tree.elements).change
+        if tree.with_peers:
+            changes["held"] = NoopWriter(serve_at_intervals(workspace, tree, resources), tree.elements).change
         changes["file"] = FileWriter(daemon.mount, workspace.path / "files").change
         for _ in range(FILE_ELEMENTS):
             changes["file"]()
@@ -121,8 +124,20 @@ def measure_tree(workspace: Workspace, tree: Tree, options: argparse.Namespace) 
     return measured
 
 
-def make_pool(workspace: Workspace, tree: Tree, resources: ExitStack) -> Path:
-    pool = workspace.filesystem("pool", POOL_BYTES, resources)
+def serve_at_intervals(workspace: Workspace, tree: Tree, resources: ExitStack) -> Path:
+    """The mount of another daemon, on a pool of the same kind, that makes no block while it is measured."""
+    pool = make_pool(workspace, tree, resources, "held")
+    daemon = Daemon(
+        pool, workspace.path / "mount-held", workspace.path / "held.log", {"OPFS_SNAPSHOT_INTERVAL": "weekly"}
+    )
+    resources.callback(daemon.stop)
+    daemon.start()
+    daemon.wait_indexed()
+    return daemon.mount
+
+
+def make_pool(workspace: Workspace, tree: Tree, resources: ExitStack, name: str = "pool") -> Path:
+    pool = workspace.filesystem(name, POOL_BYTES, resources)
     Pool.create(pool, origin=ORIGIN, created_ns=0).close()
     with closing(Filler(pool)) as filler:
         with step(f"{tree}: a pool of {tree.elements:,} documents"):

@@ -1,4 +1,4 @@
-"""What every Embedder keeps to, the real model and the fake that stands in for it."""
+"""What every Embedder keeps to, the real model in each of its variants and the fake that stands in for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from opfs.core.settings import VARIANTS, EmbeddingSettings
 from opfs.embedding.model import MiniLmEmbedder
 from opfs.testing.embedder import WordHashEmbedder
 
@@ -23,11 +24,13 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=pytest.mark.needs("model"))])
+@pytest.fixture(
+    scope="module", params=["fake", *(pytest.param(name, marks=pytest.mark.needs("model")) for name in VARIANTS)]
+)
 def embedder(request: pytest.FixtureRequest):
     if request.param == "fake":
         return WordHashEmbedder()
-    return MiniLmEmbedder(request.getfixturevalue("models_dir"))
+    return MiniLmEmbedder(request.getfixturevalue("models_dir"), EmbeddingSettings(variant=request.param))
 
 
 def test_rows_are_unit_vectors(embedder):

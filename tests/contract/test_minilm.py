@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import platform
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from opfs.embedding import graph, weights
+from opfs.core.settings import INT8, EmbeddingSettings
+from opfs.embedding import graph, int8, weights
+from opfs.embedding.embedders import Embedders
 from opfs.embedding.model import MiniLmEmbedder
 from opfs.errors import IntegrityError, InvalidRequest, NotFound
 
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "minilm.json"
+
+INT8_SETTINGS = EmbeddingSettings(variant=INT8)
 
 pytestmark = pytest.mark.needs("model")
 
@@ -57,9 +66,156 @@ def test_it_gives_the_reference_implementations_vectors(models_dir: Path):
         assert vector.astype(np.float64) @ checksum_weights == pytest.approx(entry["checksum"], abs=1e-5)
 
 
+def test_eight_bits_give_nearly_the_reference_implementations_vectors(models_dir: Path):
+    golden = json.loads(GOLDEN.read_text())["vectors"]
+    texts = [entry["text"] for entry in golden]
+    exact = MiniLmEmbedder(models_dir).embed(texts)
+    rounded = MiniLmEmbedder(models_dir, INT8_SETTINGS).embed(texts)
+    cosines = (exact.astype(np.float64) * rounded).sum(axis=1)
+    assert cosines.mean() > 0.99
+    assert cosines.min() > 0.98
+    assert cosines.max() < 0.9999
+
+
+def test_eight_bits_with_and_without_sign_give_the_same_vectors(models_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    texts = ["container web ran out of memory", "who opened port 22?"]
+    found = []
+    for signed in (True, False):
+        monkeypatch.setattr(int8, "prefers_signed", lambda signed=signed: signed)
+        found.append(MiniLmEmbedder(models_dir, INT8_SETTINGS).embed(texts))
+    assert np.abs(found[0] - found[1]).max() < 1e-5
+
+
+def test_rounded_weights_are_the_nearest_of_their_channel(models_dir: Path):
+    path = models_dir / weights.MINILM.name / weights.WEIGHTS
+    tensors = graph.load_tensors(path)
+    name = "encoder.layer.3.intermediate.dense"
+    place = tensors[f"{name}.weight"]
+    content = path.read_bytes()[place.offset : place.offset + place.size_bytes]
+    published = np.frombuffer(content, np.float32).reshape(place.shape).T
+    signed, unsigned = (int8.rounded_weights(path, tensors, signed=signed) for signed in (True, False))
+    matrix, scale = signed[f"{name}.rounded"], signed[f"{name}.scale"]
+    assert (matrix.dtype, matrix.shape, scale.shape) == (np.int8, published.shape, (published.shape[1],))
+    assert (np.abs(matrix * scale - published) <= 0.5001 * scale).all()
+    assert (np.abs(matrix.astype(int)).max(axis=0) == 127).all()
+    assert (unsigned[f"{name}.rounded"].astype(int) - 128 == matrix).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "signed"), [("fma avx2", False), ("avx2 avx512_vnni", True), ("avx2 avx_vnni", True), ("", False)]
+)
+def test_without_vnni_on_x86_the_weights_have_no_sign(tmp_path: Path, flags: str, signed: bool):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
+    if platform.machine() == "x86_64":
+        assert int8.prefers_signed(cpuinfo) == signed
+        assert not int8.prefers_signed(tmp_path / "none")
+    else:
+        assert int8.prefers_signed(cpuinfo)
+
+
+def test_an_unknown_variant_is_refused(models_dir: Path):
+    with pytest.raises(InvalidRequest, match="known: fp32, int8"):
+        MiniLmEmbedder(models_dir, EmbeddingSettings(variant="int4"))
+
+
+# --- queries beside bulk work, memory, several models
+
+
+def test_a_query_is_answered_while_bulk_work_is_under_way(models_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    embedder = MiniLmEmbedder(models_dir, EmbeddingSettings(threads=1))
+    session = embedder._load().session
+    compute, begun, answered = session.run, threading.Event(), threading.Event()
+
+    def run(output: str, inputs: dict) -> object:
+        if len(inputs[graph.INPUT_IDS]) > 1:  # a batch: it does not end before the query is answered
+            begun.set()
+            assert answered.wait(30)
+        return compute(output, inputs)
+
+    monkeypatch.setattr(session, "run", run)
+    with ThreadPoolExecutor(1) as pool:
+        bulk = pool.submit(embedder.embed, [f"container {number} started" for number in range(16)])
+        assert begun.wait(30)
+        assert embedder.embed(["who opened port 22?"]).shape == (1, 384)
+        answered.set()
+        assert bulk.result(30).shape == (16, 384)
+
+
+def test_the_memory_is_given_back_when_idle_and_the_vectors_stay_the_same(models_dir: Path):
+    embedder = MiniLmEmbedder(models_dir, EmbeddingSettings(idle_unload_s=0.05))
+    first = embedder.embed(["who opened port 22?"])
+    deadline = time.monotonic() + 30
+    while embedder.is_loaded:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert (embedder.provider, embedder.provider_note) == ("", "")
+    assert embedder.embed(["who opened port 22?"]).tobytes() == first.tobytes()
+    embedder.close()
+    assert not embedder.is_loaded
+
+
+def test_unloading_under_work_disturbs_nobody(models_dir: Path):
+    embedder = MiniLmEmbedder(models_dir)
+    texts = [f"container {number} ran out of memory" for number in range(32)]
+    expected = embedder.embed(texts)
+    ended = threading.Event()
+
+    def unload() -> None:
+        while not ended.wait(0.02):
+            embedder.unload()
+
+    thread = threading.Thread(target=unload)
+    thread.start()
+    try:
+        for _ in range(2):
+            assert np.abs(embedder.embed(texts) - expected).max() < 1e-6
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_every_thread_that_computes_is_placed(models_dir: Path):
+    placed: list[int] = []
+
+    @contextlib.contextmanager
+    def place() -> Iterator[None]:
+        placed.append(threading.get_native_id())
+        yield
+
+    embedder = MiniLmEmbedder(models_dir, EmbeddingSettings(threads=3), placed=place)
+    embedder.embed(["x"])
+    assert placed == [threading.get_native_id()]
+    embedder.embed([f"container {number}" for number in range(64)])
+    assert len(placed) == 4
+    assert placed.count(threading.get_native_id()) == 2
+
+
+def test_a_model_is_found_by_the_id_of_its_vectors(models_dir: Path):
+    embedders = Embedders(models_dir, INT8_SETTINGS)
+    assert embedders.current.model_id == "all-MiniLM-L6-v2/int8/256/53aa51172d142c89"
+    assert embedders.named(embedders.current.model_id) is embedders.current
+    older = embedders.named("all-MiniLM-L6-v2/fp32/256/53aa51172d142c89")
+    assert older is not None
+    assert older is embedders.named(older.model_id)
+    assert embedders.report() == [f"{embedders.current.model_id}, not loaded"]
+    assert older.embed(["x"]).tobytes() == MiniLmEmbedder(models_dir).embed(["x"]).tobytes()
+    assert embedders.report()[1] == f"{older.model_id}, loaded, on cpu"
+    for unknown in ("", "word-hash/1", "all-MiniLM-L6-v2/fp32/256/0000000000000000", "all-MiniLM-L6-v2/int4/256/x"):
+        assert embedders.named(unknown) is None
+    embedders.close()
+    assert not older.is_loaded
+
+
+def test_eight_bits_run_on_the_processor_alone(models_dir: Path):
+    embedder = MiniLmEmbedder(models_dir, EmbeddingSettings(variant=INT8, providers=("cuda", "cpu")))
+    embedder.embed(["x"])
+    assert (embedder.provider, embedder.provider_note) == ("cpu", "cuda: int8 runs on the CPU alone")
+
+
 def test_more_threads_give_the_same_vectors(models_dir: Path):
     texts = ["container web ran out of memory", "who opened port 22?"]
-    one, two = (MiniLmEmbedder(models_dir, threads=threads).embed(texts) for threads in (1, 2))
+    one, two = (MiniLmEmbedder(models_dir, EmbeddingSettings(threads=threads)).embed(texts) for threads in (1, 2))
     assert np.abs(one - two).max() < 1e-6
 
 
@@ -112,12 +268,17 @@ def test_a_model_fetched_later_is_found(models_dir: Path, tmp_path: Path):
 def test_an_accelerator_that_is_not_there_falls_back_with_a_reason(models_dir: Path):
     import onnxruntime
 
-    embedder = MiniLmEmbedder(models_dir, providers=["cuda"])
+    embedder = MiniLmEmbedder(models_dir, EmbeddingSettings(providers=("tensorrt", "cuda")))
     assert embedder.embed(["x"]).shape == (1, 384)
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    assert embedder.provider_note == ("" if has_cuda else "this onnxruntime is built without cuda; using what it has")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        assert embedder.provider == "cuda" or "cuda: " in embedder.provider_note
+    else:
+        assert embedder.provider == "cpu"
+        assert embedder.provider_note == (
+            "tensorrt: this onnxruntime is built without it; cuda: this onnxruntime is built without it"
+        )
 
 
 def test_an_unknown_accelerator_is_refused(models_dir: Path):
     with pytest.raises(InvalidRequest, match="known: cpu, cuda, tensorrt"):
-        MiniLmEmbedder(models_dir, providers=["gpu"])
+        MiniLmEmbedder(models_dir, EmbeddingSettings(providers=("gpu",)))

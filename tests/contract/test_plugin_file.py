@@ -12,6 +12,7 @@ from blake3 import blake3
 from opfs.core.action import Safety
 from opfs.errors import ApplyFailed, InvalidRequest
 from opfs.plugins.file.plugin import FilePlugin
+from opfs.ports import Sighting
 from opfs.testing.contracts.plugin import CHECKS, PluginCase
 
 pytestmark = pytest.mark.needs("root")
@@ -98,6 +99,78 @@ async def test_contract(check, plugin, place):
     assert not motd.exists()
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_contract_of_directories_and_links(check, plugin, place):
+    path = str(place / "thing")
+
+    async def disturb():
+        os.chmod(path, 0o700)
+
+    directory = {"path": path, "type": "directory", "mode": "2750", "group": "adm"}
+    case = PluginCase(
+        plugin,
+        "thing",
+        [
+            directory,
+            {"path": path, "type": "directory", "mode": "0755", "owner": "nobody"},
+            {"path": path, "type": "symlink", "target": "../elsewhere"},
+            {"path": path, "type": "symlink", "target": "/etc"},
+            {"path": path, "content": "a file now"},
+            {"path": str(place / "other"), "type": "directory"},
+        ],
+        refused=[
+            {**directory, "content": ""},
+            {**directory, "target": "x"},
+            {"path": path, "type": "symlink"},
+            {"path": path, "type": "symlink", "target": ""},
+            {"path": path, "type": "symlink", "target": "a\nb"},
+            {"path": path, "type": "symlink", "target": "a", "mode": "0777"},
+            {"path": path, "type": "fifo"},
+            {"path": path, "content": "", "target": "x"},
+            {"path": path, "type": "symlink", "target": "x", "state": "absent"},
+            {"path": str(place.parent / "pool"), "type": "directory"},
+        ],
+        failing={"path": str(place / "missing/thing"), "type": "directory"},
+        disturb=disturb,
+    )
+    await check(case)
+    assert os.listdir(place) == []
+
+
+async def test_a_directory_with_something_in_it_is_never_removed(plugin, place):
+    path = place / "data"
+    await become(plugin, "a", {"path": str(path), "type": "directory"})
+    (path / "theirs").write_text("precious")
+    for desired in (None, {"path": str(path), "content": ""}, {"path": str(path), "type": "symlink", "target": "x"}):
+        checkpoint = await plugin.checkpoint("a")
+        with pytest.raises(ApplyFailed, match="Directory not empty"):
+            await become(plugin, "a", desired)
+        await plugin.rollback(checkpoint)
+        assert (path / "theirs").read_text() == "precious"
+    (path / "theirs").unlink()
+    await become(plugin, "a", {"path": str(path), "type": "directory", "state": "absent"})
+    assert not path.exists()
+
+
+async def test_a_link_is_only_put_over_a_link(plugin, place):
+    path = place / "a"
+    document = {"path": str(path), "type": "symlink", "target": "b"}
+    path.write_text("theirs")
+    with pytest.raises(ApplyFailed, match="is no symbolic link"):
+        await become(plugin, "a", document)
+    path.unlink()
+    path.symlink_to("theirs")
+    diff = await become(plugin, "a", document)
+    assert diff.safety is Safety.DISRUPTIVE
+    assert os.readlink(path) == "b"
+    path.unlink()
+    path.symlink_to("changed")
+    observed = (await plugin.observe(["a"]))["a"]
+    assert (observed["target"], observed["origin"]) == ("changed", "changed")
+    diff = plugin.plan("a", observed, None)
+    assert diff.safety is Safety.DESTRUCTIVE
+
+
 async def test_a_document_s_file_has_its_bytes_and_attributes(plugin, place):
     path = place / "a"
     await become(plugin, "a", {"path": str(path), "content": "x\n", "mode": "4750", "owner": "nobody", "group": "adm"})
@@ -160,9 +233,9 @@ async def test_release_and_the_next_checkpoint_drop_the_copies(plugin, place, tm
     path.write_bytes(BINARY)
     first = await plugin.checkpoint("a")
     await become(plugin, "a", {"path": str(path), "content": "text"})
-    assert list((tmp_path / "records/undo").glob("*/*/*.data"))
+    assert list((tmp_path / "records/undo").glob("*/*/*.kept"))
     await plugin.release(first)
-    assert not list((tmp_path / "records/undo").iterdir())
+    assert not list((tmp_path / "records/undo").glob("*/*"))
     await plugin.checkpoint("a")
     await become(plugin, "a", {"path": str(path), "content": "text 2"})
     await plugin.checkpoint("a")
@@ -341,7 +414,7 @@ async def test_observing_what_vanished_or_became_a_link_does_not_crash(plugin, p
     assert (await plugin.observe(["a"]))["a"] == {"path": str(path), "state": "absent"}
     path.symlink_to("/etc/passwd")
     observed = (await plugin.observe(["a"]))["a"]
-    assert observed["kind"] == "link"
+    assert observed["kind"] == "symlink"
     assert "content" not in observed
     path.unlink()
     place.rmdir()
@@ -352,3 +425,66 @@ def test_the_refusal_names_the_spot(plugin):
     with pytest.raises(InvalidRequest) as caught:
         plugin.check("a", {"path": "/etc/../shadow", "content": ""})
     assert caught.value.location.pointer == "/path"
+
+
+async def test_changes_by_others_are_seen_with_their_process(plugin, place):
+    path, source = place / "a", place / "source"
+    source.write_text("x")
+    await become(plugin, "a", {"path": str(path), "source": str(source)})
+    send, receive = trio.open_memory_channel(1000)
+
+    async def seen(script, element, culprit=""):
+        # The shell waits a little, so that it can still be asked who it is.
+        await trio.run_process(["sh", "-c", f"{script} && sleep 0.1"], cwd=place)
+        async for sighting in receive:
+            if sighting.element == element and culprit in sighting.culprit:
+                return sighting
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(plugin.watch, send.send_nowait)
+            while not receive.statistics().current_buffer_used:
+                path.touch()  # until it listens
+                await trio.lowlevel.checkpoint()
+            changed = await seen("echo more >> a", "a", "(sh)")
+            assert changed.culprit.startswith("uid 0, pid ")
+            await seen("echo y > source", "a", "(sh)")
+            await seen("mv a b", "a", "pid ")
+            await seen("ln -s b a", "a", "pid ")
+            await become(plugin, "new", {"path": str(place / "d"), "type": "directory"})
+            found = None
+            while found is None:  # what is new is listened to in a moment
+                with trio.move_on_after(0.5):
+                    found = await seen("chmod 700 d", "new", "pid ")
+            nursery.cancel_scope.cancel()
+
+
+async def test_without_fanotify_changes_are_seen_all_the_same(plugin, place, monkeypatch):
+    def no_fanotify():
+        raise ApplyFailed("no")
+
+    monkeypatch.setattr("opfs.plugins.file.sightings.Fanotify", no_fanotify)
+    path = place / "a"
+    await become(plugin, "a", {"path": str(path), "content": "x"})
+    send, receive = trio.open_memory_channel(1000)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(plugin.watch, send.send_nowait)
+            while not receive.statistics().current_buffer_used:
+                path.touch()
+                await trio.lowlevel.checkpoint()
+            assert await receive.receive() == Sighting("a")
+            nursery.cancel_scope.cancel()
+
+
+async def test_files_on_btrfs_are_watched(tmp_path, btrfs_place):
+    plugin, path = FilePlugin(tmp_path / "records"), btrfs_place / "a"
+    await become(plugin, "a", {"path": str(path), "content": "x"})
+    send, receive = trio.open_memory_channel(1000)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(plugin.watch, send.send_nowait)
+            while not receive.statistics().current_buffer_used:
+                path.touch()
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()

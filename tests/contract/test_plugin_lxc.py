@@ -7,16 +7,14 @@ groups have one name space for the whole host.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import trio
+from lxcworld import become, inside, lxc, observed
 
 from opfs.clients.lxc import LxcTools
 from opfs.core.action import Safety
@@ -28,61 +26,13 @@ pytestmark = pytest.mark.needs("root", "lxc")
 
 
 @pytest.fixture
-def name():
-    name = f"opfs-{secrets.token_hex(4)}"
-    yield name
-    # A start that fails leaves the monitor's empty control groups: LXC does, and a test must not.
-    for pattern in (f"lxc.monitor.{name}", f"*/lxc.monitor.{name}"):
-        for group in Path("/sys/fs/cgroup").glob(pattern):
-            group.rmdir()
-
-
-@pytest.fixture
-def lxcpath(name):
-    del name  # torn down after this, when its containers are stopped
-    path = Path(tempfile.mkdtemp(prefix="opfs-lxc-"))
-    yield path
-    for container in path.iterdir():
-        if container.is_dir():
-            lxc(path, "lxc-stop", container.name, "--kill", check=False)
-    shutil.rmtree(path)
+def name(lxc_name):
+    return lxc_name
 
 
 @pytest.fixture
 def plugin(lxcpath):
     return LxcPlugin(lxcpath)
-
-
-@pytest.fixture
-def bridge():
-    name = f"opfsbr{secrets.token_hex(2)}"
-    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
-    subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    yield name
-    subprocess.run(["ip", "link", "del", name], check=True)
-
-
-def lxc(lxcpath, tool, name, *arguments, check=True):
-    done = subprocess.run([tool, "-P", lxcpath, "-n", name, *arguments], check=check, capture_output=True, text=True)
-    return done.stdout
-
-
-def inside(lxcpath, name, *command):
-    return lxc(lxcpath, "lxc-attach", name, "--", *command).strip()
-
-
-async def observed(plugin, name):
-    return (await plugin.observe([name])).get(name)
-
-
-async def become(plugin, name, desired):
-    """What the daemon does, without policy; returns the plan."""
-    if desired is not None:
-        plugin.check(name, desired)
-    diff = plugin.plan(name, await observed(plugin, name), desired)
-    for action in diff.actions:
-        await plugin.apply(action)
-    return diff
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -123,7 +73,11 @@ async def test_contract(check, plugin, lxcpath, name):
             {"net0": {}},
             {"net0": {"bridge": "br0\nlxc.hook.start = /bin/sh"}},
             {"net0": {"bridge": "../br0"}},
-            {"net0": {"bridge": "br0", "ip": "dhcp"}},
+            {"net0": {"bridge": "br0", "ip": "dhcp", "gw": "192.0.2.1"}},
+            {"net0": {"bridge": "br0", "firewall": True}},
+            {"net0": {"bridge": "br0", "rate": 1}},
+            {"net0": {"bridge": "br0", "tag": 4095}},
+            {"net0": {"bridge": "br0", "trunks": "0"}},
             {"net0": {"bridge": "br0", "ip": "192.0.2.1"}},
             {"net0": {"bridge": "br0", "ip": "192.0.2.300/24"}},
             {"net0": {"bridge": "br0", "gw": "192.0.2.1"}},
@@ -131,10 +85,26 @@ async def test_contract(check, plugin, lxcpath, name):
             {"net0": {"bridge": "br0", "hwaddr": "01:00:00:00:00:01"}},
             {"net10": {"bridge": "br0"}},
             {"mp0": {"mp": "/data"}},
-            {"features": {"nesting": True}},
-            {"unprivileged": True},
-            {"nameserver": "192.0.2.53"},
-            {"searchdomain": "example.net"},
+            {"mp0": {"volume": "/srv/data", "mp": "/data", "size": "8G"}},
+            {"mp0": {"volume": "local:8", "mp": "/data"}},
+            {"mp0": {"volume": "/srv/../etc", "mp": "/data"}},
+            {"mp0": {"volume": "/proc/1", "mp": "/data"}},
+            {"mp0": {"volume": "/srv/data\nlxc.hook.start = /bin/sh", "mp": "/data"}},
+            {"mp0": {"volume": str(lxcpath), "mp": "/data"}},
+            {"mp0": {"volume": str(lxcpath.parent), "mp": "/data"}},
+            {"mp0": {"volume": "/srv/data", "mp": "/"}},
+            {"mp0": {"volume": "/srv/data", "mp": "/proc/sys"}},
+            {"mp0": {"volume": "/srv/data", "mp": "/data/../etc"}},
+            {"mp0": {"volume": "/srv/a", "mp": "/data"}, "mp1": {"volume": "/srv/b", "mp": "/data"}},
+            {"features": {"mknod": True}},
+            {"features": {"mount": "nfs"}},
+            {"features": {"fly": True}},
+            {"nameserver": "dns.example.net"},
+            {"nameserver": "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4"},
+            {"searchdomain": "example.net\nnameserver 192.0.2.1"},
+            {"ostemplate": "/srv/images/debian.iso"},
+            {"ostemplate": "/srv/../debian.tar.gz"},
+            {"ostemplate": "local:vztmpl/debian.tar.zst"},
             {"tags": "a b"},
             {"state": "paused"},
             {"pending": {"memory": 1}},
@@ -179,7 +149,7 @@ async def test_limits_are_enforced_live_and_survive_a_restart(plugin, lxcpath, n
 
 def kernel_limits(plugin, init):
     """The memory limit as the kernel has it, found without the plugin's help."""
-    version = plugin.host.versions["memory"]
+    version = plugin.backend.host.versions["memory"]
     path = next(
         line.split(":", 2)[2]
         for line in Path(f"/proc/{init}/cgroup").read_text().splitlines()
@@ -199,7 +169,7 @@ async def test_memory_and_swap_grow_and_shrink_together(plugin, name):
 
 async def test_a_limit_that_the_kernel_refuses_changes_nothing(plugin, lxcpath, name):
     await become(plugin, name, {"memory": 512, "state": "running"})
-    if plugin.host.versions["memory"] != 1:
+    if plugin.backend.host.versions["memory"] != 1:
         pytest.skip("control groups of version 2 take any limit and reclaim afterwards")
     # 64 MiB that cannot be reclaimed: pages of a tmpfs, with no swap to go to.
     inside(lxcpath, name, "dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=64")
@@ -257,7 +227,9 @@ async def test_an_interface_on_a_bridge(plugin, lxcpath, name, bridge):
     assert "192.0.2.1" in inside(lxcpath, name, "ip", "route")
     # The guest's own start script has run by now or will not change this: it finds an address and keeps it.
     assert len(os.listdir(f"/sys/class/net/{bridge}/brif")) == 2
-    assert [str(id) for id in plugin.depends_on(name, document)] == [f"net/{bridge}"]
+    assert [list(map(str, needed.any_of)) for needed in plugin.depends_on(name, document)] == [
+        [f"net/{bridge}", f"ovs/{bridge}"]
+    ]
     await become(plugin, name, {"net3": {"bridge": bridge}, "state": "running"})
     assert set(inside(lxcpath, name, "ls", "/sys/class/net").split()) == {"lo", "eth3"}
     await become(plugin, name, {"state": "running"})
@@ -364,7 +336,7 @@ async def test_a_failed_start_says_why(plugin, lxcpath, name):
     config = lxcpath / name / "config"
     config.write_text(config.read_text() + "lxc.net.0.type = veth\nlxc.net.0.link = opfs-no-such\n")
     with pytest.raises(ApplyFailed, match=r"opfs-no-such.*doesn't exist"):
-        await plugin._tools.start(name)
+        await plugin.backend.tools.start(name)
 
 
 def parent_of(pid):
@@ -452,7 +424,7 @@ async def test_a_frozen_container_is_thawed(plugin, lxcpath, name):
 
 
 async def test_missing_tools_are_named(lxcpath, monkeypatch):
-    monkeypatch.setattr("opfs.clients.lxc._ENVIRONMENT", {"PATH": str(lxcpath)})
+    monkeypatch.setattr("opfs.clients.lxc.TOOL_ENVIRONMENT", {"PATH": str(lxcpath)})
     reason = LxcPlugin(lxcpath).why_unavailable()
     assert "lxc-start" in reason
     assert "apt-get install lxc lxc-templates busybox-static" in reason

@@ -496,3 +496,12 @@ async def test_the_root_lists_plugins_and_holds_nothing_else(world: World, shell
     ):
         with pytest.raises(Rejected):
             await refused
+
+
+async def test_a_name_that_ends_in_json_twice_is_refused(world: World, shell: Process) -> None:
+    """`net/br0.json` may be written for `net/br0`, so no element is called so."""
+    fd = await shell.open("memory/box.json.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with pytest.raises(InvalidRequest, match=r"ends in \.json twice"):
+        await shell.write(fd, RED)
+    await shell.close(fd)
+    assert world.host == {}

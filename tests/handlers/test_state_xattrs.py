@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ async def test_a_base_taken_back_guards_nothing(world: World, shell: Process, al
 @pytest.mark.parametrize("name", ["user.mime_type", "user.opfs.x"])
 async def test_others_are_not_set(world: World, shell: Process, name: str) -> None:
     await shell.redirect(PATH, RED)
-    with pytest.raises(Rejected, match=r"only user\.opfs\.message and user\.opfs\.base"):
+    with pytest.raises(Rejected, match=r"only user\.opfs\.message, user\.opfs\.base and user\.opfs\.plan"):
         await shell.setxattr(PATH, name, b"x")
     assert world.errors() == ["EPERM"]
 
@@ -147,3 +148,40 @@ def test_a_note_survives_as_attributes() -> None:
     with pytest.raises(TooLarge):
         with_xattr(note, MESSAGE, b"x" * 4097, HEAD)
     assert with_xattr(with_xattr(note, MESSAGE, b"", HEAD), BASE, b"", HEAD) == NO_NOTE
+
+
+async def test_a_write_by_a_plan_does_exactly_that_or_nothing(shell, world, root):
+    await shell.redirect("memory/a.json", b'{"size": 3}')
+    await root.write("plan/memory/a.json", '{"size": 4}')
+    digest = json.loads(await root.cat("plan/memory/a.actions"))["digest"].encode()
+    world.host["a"]["colour"] = "blue"
+    await shell.setxattr("memory/a.json", "user.opfs.plan", digest)
+    with pytest.raises(Stale, match="the host has changed"):
+        await shell.redirect("memory/a.json", b'{"size": 4}')
+    assert world.host["a"] == {"size": 3, "colour": "blue"}
+    assert await shell.getxattr("memory/a.json", "user.opfs.plan") is None, "a plan is for one attempt"
+    del world.host["a"]["colour"]
+    await shell.setxattr("memory/a.json", "user.opfs.plan", digest)
+    with pytest.raises(Stale, match="the plan is another"):
+        await shell.redirect("memory/a.json", b'{"size": 5}')
+    await shell.setxattr("memory/a.json", "user.opfs.plan", digest)
+    await shell.redirect("memory/a.json", b'{"size": 4}')
+    assert world.host["a"] == {"size": 4}
+
+
+async def test_a_delete_by_a_plan(shell, world, root):
+    await shell.redirect("memory/a.json", b'{"size": 3}')
+    await root.touch("plan/memory/a.gone")
+    digest = json.loads(await root.cat("plan/memory/a.actions"))["digest"].encode()
+    await shell.redirect("memory/a.json", b'{"size": 4}')
+    await shell.setxattr("memory/a.json", "user.opfs.plan", digest)
+    with pytest.raises(Stale):
+        await shell.unlink("memory/a.json")
+    assert await shell.exists("memory/a.json")
+
+
+@pytest.mark.parametrize("value", [b"no digest", b"abc", b"\xff", b"0" * 400])
+async def test_a_plan_is_a_digest(shell, value):
+    await shell.redirect("memory/a.json", b'{"size": 3}')
+    with pytest.raises(InvalidRequest, match="digest"):
+        await shell.setxattr("memory/a.json", "user.opfs.plan", value)

@@ -24,6 +24,11 @@ def made_ns(height: int) -> int:
     return 1_800_000_000_000_000_000 + height
 
 
+class NothingPruned:
+    def is_pruned(self, name: BlockName) -> bool:
+        return False
+
+
 class Fingerprints:
     """A verifier that knows what was written with `Blocks.write`, and what it was asked."""
 
@@ -48,7 +53,7 @@ class Blocks:
 
     def __init__(self, path) -> None:
         self.path, self.names, self.verifier = path, [], Fingerprints()
-        self.chain = ChainDirectory(("chain",), lambda: self.names, self.path_of, self.verifier)
+        self.chain = ChainDirectory(("chain",), lambda: self.names, self.path_of, self.verifier, NothingPruned())
 
     def path_of(self, name):
         return self.path / str(name)

@@ -144,3 +144,17 @@ async def test_what_is_not_confirmed(confirm, confirmations, line, caller, error
     with pytest.raises(error):
         await write(confirm, line, caller=caller)
     assert not confirmations.use("delete", WEB, caller.uid)
+
+
+async def test_an_answer_is_read_by_who_asked_from_the_beginning(recorder):
+    async def tell(words, caller):
+        return f"you said {' '.join(words)}\n"
+
+    ctl = Ctl([Command("say", "say hello", "hear", tell), Command("note", "note it", "remember", recorder)])
+    asking, other = await ctl.open(os.O_RDWR, ALICE), await ctl.open(os.O_RDWR, BOB)
+    await asking.write(0, b"say one\nsay two\n", ALICE)
+    assert await asking.read(0, 100) == b"you said two\n"
+    assert await asking.read(9, 100) == b"two\n"
+    assert b"say hello" in await other.read(0, 100)
+    await asking.write(16, b"note this\n", ALICE)
+    assert await asking.read(0, 100) == b"you said two\n"

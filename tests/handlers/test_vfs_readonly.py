@@ -75,7 +75,20 @@ async def test_the_readme_fits_on_a_screen_and_names_what_is_there():
     text = (await content(make_readme())).decode()
     assert len(text.splitlines()) <= 50
     assert max(map(len, text.splitlines())) <= 110
-    for name in ("state/", "chain/", "search/similar/", "errors", "rejected/", "ctl", "status"):
+    for directory in (
+        "state",
+        "live",
+        "undeclared",
+        "plan",
+        "schema",
+        "chain",
+        "history",
+        "at",
+        "search/similar",
+        "rejected",
+    ):
+        assert f"{directory}/" in text
+    for name in ("errors", "ctl", "status", "plugins"):
         assert name in text
     assert (await make_readme().attributes(ME)).size == len(text.encode())
 

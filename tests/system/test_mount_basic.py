@@ -32,10 +32,12 @@ pytestmark = pytest.mark.needs("root", "fuse")
 
 
 @contextmanager
-def daemon(mountpoint: Path):
+def daemon(mountpoint: Path, deadline_s: float = 1.0):
     """A daemon of the test's own; it and its mount are gone afterwards, whatever the test did."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "opfs.testing.mounted", mountpoint], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "opfs.testing.mounted", mountpoint, str(deadline_s)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     try:
         if process.stdout.readline() != b"ready\n":

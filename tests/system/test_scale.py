@@ -13,6 +13,9 @@ from opfs.commit.tips import Tips
 from opfs.core.names import ElementId
 from opfs.ports import FileAttributes
 
+COUNT = 2_000
+"""`scripts/bench commit` has 10,000."""
+
 pytestmark = pytest.mark.needs("root", "btrfs", "fuse")
 
 
@@ -59,16 +62,16 @@ def test_two_writers_of_one_element(opfs):
     assert set(opfs.get("noop/contested")["text"]) in ({"a"}, {"b"})
 
 
-def test_a_tree_of_10_000_elements(fresh, tmp_path):
+def test_a_tree_of_thousands(fresh, tmp_path):
     """Listed, read, searched and changed through the mount like a small one; most of it is there before."""
     source = tmp_path / "noop"
     source.mkdir()
-    for number in range(10_000):
+    for number in range(COUNT):
         (source / f"e{number}.json").write_text(json.dumps({"number": number, "hostname": f"host-{number}"}))
     fresh.opfs("umount")
     fill_pool(fresh.pool, [(ElementId("noop", path.stem), path.read_bytes()) for path in source.glob("*")])
     fresh.opfs("mount")
-    assert len(os.listdir(fresh.mount / "state/noop")) == 10_000
+    assert len(os.listdir(fresh.mount / "state/noop")) == COUNT
     assert subprocess.run(["diff", "-r", source, fresh.mount / "state/noop"], check=False).returncode == 0
     for number in range(20):
         (source / f"e{number}.json").write_text("{}")

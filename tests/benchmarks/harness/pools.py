@@ -27,7 +27,7 @@ from opfs.fuse.mountpoint import recover_stale_mount
 from opfs.ports import FileAttributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from opfs.commit.chain import Chain
 
@@ -105,9 +105,22 @@ class Filler:
 
 
 class Daemon:
-    """opfs serving a pool at a mount point; `start` returns when the mount answers."""
+    """opfs serving a pool at a mount point; `start` returns when the mount answers.
 
-    def __init__(self, pool: Path, mount: Path, log: Path) -> None:
+    `settings` are further variables of the configuration; `program` is what runs instead of opfs itself.
+    """
+
+    def __init__(
+        self,
+        pool: Path,
+        mount: Path,
+        log: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        program: Sequence[str] = ("-m", "opfs"),
+    ) -> None:
+        self._settings = dict(settings or {})
+        self._program = program
         self.pool = pool
         self.mount = mount
         self._log = log
@@ -123,7 +136,7 @@ class Daemon:
         """Start the daemon and return the seconds from the start of the process to an answer from the mount."""
         self.mount.mkdir(exist_ok=True)
         outside = self.mount.stat().st_dev
-        command = [sys.executable, "-P", "-m", "opfs", "--pool", str(self.pool), "--mount", str(self.mount)]
+        command = [sys.executable, "-P", *self._program, "--pool", str(self.pool), "--mount", str(self.mount)]
         with self._log.open("ab") as log:
             start = time.perf_counter()
             self._process = subprocess.Popen(
@@ -131,7 +144,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=daemon_environment(self._log.parent),
+                env={**daemon_environment(self._log.parent), **self._settings},
                 start_new_session=True,  # ctrl-C is for the benchmark, which then ends the daemon in order
             )
         while time.perf_counter() - start < READY_TIMEOUT_S:

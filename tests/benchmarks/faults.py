@@ -1,0 +1,64 @@
+"""The whole fault table: every point of every run, as often as it is passed, with everything that can go wrong there.
+
+    scripts/bench faults [--stages 2] [--run used/write]
+
+CI plays about a tenth of it (tests/faults/test_fault_table.py). Prints a line for each run, and every row in which a
+promise was broken; exits with 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.workspace import Workspace
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
+
+from faulttable import RUNS, play_all, rows_of
+from rows import Stage
+
+if TYPE_CHECKING:
+    from rows import Row
+
+IMAGE_BYTES = 4 << 30
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stages", type=int, default=2, help="how many rows are played at a time")
+    parser.add_argument("--run", default="", help="one template/script, as the table calls it")
+    options = parser.parse_args()
+    played = broken = 0
+    points: set[str] = set()
+    with Workspace() as workspace, ExitStack() as resources:
+        root = workspace.filesystem("fs", IMAGE_BYTES, resources)
+        stages = [resources.enter_context(Stage(root / f"stage-{number}")) for number in range(options.stages)]
+        print(f"{'run':24} {'points':>7} {'rows':>7} {'broken':>7} {'seconds':>8}")
+        for template, script in RUNS:
+            if options.run not in ("", f"{template}/{script}"):
+                continue
+            rows: list[Row] = []
+            start = time.perf_counter()
+            stages[0].reset(template)
+            traced = stages[0].play(script, None)
+            play_all(rows_of(template, script, traced.points), stages, rows.append)
+            wrong = [row for row in rows if row.problems]
+            found = {row.fault.point for row in rows if row.fault}
+            elapsed = time.perf_counter() - start
+            print(
+                f"{template}/{script:<{23 - len(template)}} {len(found):7} {len(rows):7} {len(wrong):7} {elapsed:8.0f}"
+            )
+            for row in wrong:
+                print(f"  {row}", *row.problems, sep="\n      ", flush=True)
+            played, broken, points = played + len(rows), broken + len(wrong), points | found
+        print(f"{'all':24} {len(points):7} {played:7} {broken:7}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
