@@ -17,8 +17,8 @@ import trio
 from opfs.commit.chain import Outcome
 from opfs.commit.following import Follower
 from opfs.commit.foreign import calling, differences_of, guarded
-from opfs.commit.host import Applied
 from opfs.commit.patience import Patience
+from opfs.commit.step import Applied
 from opfs.core.actor import Actor
 from opfs.core.event import clip_message, decode_events
 from opfs.core.names import ElementId

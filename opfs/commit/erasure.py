@@ -20,7 +20,7 @@ import trio
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
 from opfs.commit.derive import low_priority
-from opfs.commit.host import Applied
+from opfs.commit.step import Applied
 from opfs.core.erasure import ERASE, OP, erase_plan, erased_content
 from opfs.core.names import DOCUMENT_SUFFIX, ElementId
 from opfs.errors import Busy, Erased, NotFound, OpfsError, PoolError, Rejected

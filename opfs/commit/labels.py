@@ -12,7 +12,7 @@ import trio
 
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
-from opfs.commit.host import Applied
+from opfs.commit.step import Applied
 from opfs.core.label import LABEL, UNLABEL, check_label, label_id, label_of, label_plan, labelled_block
 from opfs.core.names import OWN_EVENTS, ElementId
 from opfs.errors import NotFound, Rejected

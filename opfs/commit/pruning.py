@@ -24,7 +24,7 @@ import trio
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
 from opfs.commit.derive import low_priority
-from opfs.commit.host import Applied
+from opfs.commit.step import Applied
 from opfs.core.actor import Actor
 from opfs.core.names import OWN_EVENTS, ElementId
 from opfs.core.retention import RetentionPlan, plan_retention

@@ -16,8 +16,8 @@ import trio
 
 from opfs.commit.change import Request
 from opfs.commit.foreign import calling, differences_of
-from opfs.commit.host import Applied, Step
 from opfs.commit.journaled import AcknowledgedBatch, Intent, NewAttributes
+from opfs.commit.step import Applied, Step
 from opfs.core.action import StateDiff
 from opfs.core.actor import Actor
 from opfs.core.document import parse_document

@@ -22,10 +22,11 @@ import trio
 from opfs.commit.blocks import Blocks
 from opfs.commit.change import Change, Request
 from opfs.commit.dependencies import ALONE, Dependencies
-from opfs.commit.host import Applied, Host, Want, failure_of
+from opfs.commit.host import Host
 from opfs.commit.policy import Policy
 from opfs.commit.reading import CommittedDocuments
 from opfs.commit.sealing import Sealing
+from opfs.commit.step import Applied, Want, failure_of
 from opfs.commit.timings import ACKNOWLEDGE, COMMIT, Timings
 from opfs.commit.validation import Validator
 from opfs.core.actor import Actor

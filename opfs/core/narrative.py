@@ -64,7 +64,7 @@ _VERBS = {
     "prune": "Pruned",
     "import": "Imported",
 }
-# What every failure ends with, which therefore tells none from another (opfs.commit.host).
+# What every failure ends with, which therefore tells none from another (opfs.commit.applying).
 _BOILERPLATE = re.compile(r"\.? *(?:nothing was done before that|everything was undone)(?=\.|$)")
 # As opfs.core.action.Difference says it; greedy values would swallow the next difference.
 _DIFFERENCE = re.compile(r"(/[^ ;]*): wanted (.+?), found (.+?)(?=; /|$)", re.DOTALL)
@@ -126,7 +126,7 @@ def _message(op: str, message: str) -> str:
         return _labelled("", _DIFFERENCE.sub(_difference_words, message[:_DRIFT_LIMIT]))
     if op != "apply-failed":
         return _labelled("Message: ", message)
-    # what was said comes first, on lines of its own, as opfs.commit.host.failure_of puts it
+    # what was said comes first, on lines of its own, as opfs.commit.step.failure_of puts it
     said, _, reason = message[: 8 * _MESSAGE_LIMIT].rpartition("\n")
     parts = (_labelled("Message: ", said), _labelled("Error: ", _BOILERPLATE.sub("", reason)))
     return " ".join(part for part in parts if part)

@@ -13,7 +13,7 @@ import trio
 
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
-from opfs.commit.host import Applied
+from opfs.commit.step import Applied
 from opfs.core.action import Safety
 from opfs.core.actor import Actor
 from opfs.core.canonical import hash_hex

@@ -20,7 +20,7 @@ from opfs.btrfs.store import CHAIN
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
 from opfs.commit.derive import low_priority
-from opfs.commit.host import Applied
+from opfs.commit.step import Applied
 from opfs.commit.verify import FULL, Verification
 from opfs.core.actor import Actor
 from opfs.core.event import MAX_MESSAGE_BYTES

@@ -16,10 +16,10 @@ from opfs.commit.chain import Outcome, load_chain
 from opfs.commit.change import Change, Request
 from opfs.commit.confirmations import Confirmations
 from opfs.commit.failsafe import FailSafe
-from opfs.commit.host import Applied
 from opfs.commit.journal import Journal
 from opfs.commit.logbook import Logbook
 from opfs.commit.sequencer import Sequencer
+from opfs.commit.step import Applied
 from opfs.commit.tips import Tips
 from opfs.core.actor import Actor
 from opfs.core.event import MAX_MESSAGE_BYTES

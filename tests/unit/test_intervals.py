@@ -11,7 +11,7 @@ import opfs.commit.sealing
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
 from opfs.commit.described import describe_event, record_event
-from opfs.commit.host import Applied
+from opfs.commit.step import Applied
 from opfs.core.cadence import Cadence
 from opfs.core.names import ElementId
 from opfs.errors import ApplyFailed, CommitUnknown, NoSpace, ReadOnly, Stale
