@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from opfs.core.bundle import ConsistencyBundle, ElementBundle, EventBundle, decode_bundle
 from opfs.core.canonical import hash_bytes
+from opfs.core.endorsement import Cosigners, SignedCheckpoint, name_of
 from opfs.core.event import Event
 from opfs.core.header import BlockHeader
 from opfs.core.merkle import check_consistency, check_inclusion, leaf_hash
-from opfs.core.note import Note, parse_checkpoint, parse_note
 from opfs.core.notekeys import Kind
-from opfs.core.policy import NONE, Policy
+from opfs.core.policy import Policy
 from opfs.core.stateproof import parse_hash
-from opfs.core.timestamp import NS_PER_S, format_time
 from opfs.errors import IntegrityError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def verify_bundle(
     _check_kinds(witnesses, {Kind.COSIGNATURE, Kind.ML_DSA_44}, "a witness", "a log signs with it")
     if not keys:
         raise InvalidRequest("nothing can be verified without a key of the log", hint="it is in chain/log/log.vkey")
-    wanted = _Wanted(witnesses, policy or Policy())
+    wanted = Cosigners(witnesses, policy or Policy())
     bundle = decode_bundle(data)
     if isinstance(bundle, ConsistencyBundle):
         return _Consistency(bundle, keys, wanted, document, held).verdict()
@@ -108,7 +107,7 @@ def verify_bundle(
 def _check_kinds(keys: Sequence[Verifier], kinds: set[Kind], whose: str, else_: str) -> None:
     for key in keys:
         if key.kind not in kinds:
-            raise InvalidRequest(f"the key {_name(key)} is not one of {whose}", hint=else_)
+            raise InvalidRequest(f"the key {name_of(key)} is not one of {whose}", hint=else_)
 
 
 Check = tuple[ProofStep, "Callable[[], str]"]
@@ -128,73 +127,7 @@ def _climb(checks: Sequence[Check]) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
-# --- checkpoints ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Whose cosignatures are asked for: of all witnesses given, and enough for the quorum of the policy."""
-
-    witnesses: Sequence[Verifier]
-    policy: Policy
-
-    def __bool__(self) -> bool:
-        return bool(self.witnesses) or self.policy.quorum != NONE
-
-
-class _Signed:
-    """A checkpoint and what is asked of its signatures."""
-
-    checkpoint: Checkpoint
-    note: Note
-
-    def __init__(self, text: str, keys: Sequence[Verifier]) -> None:
-        self._text = text
-        self._keys = keys
-
-    def parse(self, *, may_be_unsigned: bool = False) -> str:
-        if may_be_unsigned and "\n\n" not in self._text:
-            self.note = Note(self._text, ())
-        else:
-            self.note = parse_note(self._text.encode())
-        self.checkpoint = parse_checkpoint(self.note.text)
-        if self.checkpoint.extensions:
-            # ML-DSA-44 signatures do not cover them
-            raise IntegrityError("the checkpoint has more lines than origin, size and root")
-        return f"{self.checkpoint.origin}, {self.checkpoint.size} blocks, root {_short(self.checkpoint.root)}"
-
-    def check_signatures(self) -> str:
-        for key in self._keys:
-            if key.name != self.checkpoint.origin:
-                raise IntegrityError(f"the key is of the log {key.name}, the checkpoint of {self.checkpoint.origin}")
-        signed = {key: told for key in self._keys if (told := self._check(key))}
-        for key in self._keys:
-            if key.kind not in {signer.kind for signer in signed}:
-                others = " or another key given" if sum(other.kind == key.kind for other in self._keys) > 1 else ""
-                raise IntegrityError(f"the checkpoint is not signed by {_name(key)}{others}")
-        return f"signed by {', '.join(signed.values())}"
-
-    def check_cosignatures(self, wanted: _Wanted) -> str:
-        known = wanted.policy.witnesses
-        keys = dict.fromkeys([*wanted.witnesses, *(witness.key for witness in known.values())])
-        cosigned = {key: told for key in keys if (told := self._check(key)) is not None}
-        for key in wanted.witnesses:
-            if key not in cosigned:
-                raise IntegrityError(f"the checkpoint is not cosigned by {_name(key)}")
-        names = [name for name, witness in known.items() if witness.key in cosigned]
-        if not wanted.policy.is_witnessed(names):
-            raise IntegrityError(
-                f"the quorum {wanted.policy.quorum} did not cosign, but {', '.join(names) or 'nobody'}"
-            )
-        return f"cosigned by {', '.join(cosigned.values())}"
-
-    def _check(self, key: Verifier) -> str | None:
-        """Who signed and when, where the key has a line; raises IntegrityError for a line of it that is not good."""
-        lines = [line for line in self.note.signatures if (line.name, line.key_id) == (key.name, key.key_id)]
-        if not lines:
-            return None
-        times = sorted({key.check(self.note.text, line.signature) or 0 for line in lines} - {0})
-        return _name(key) + "".join(f" at {_when(time_s)}" for time_s in times)
+# --- a block -------------------------------------------------------------------------------------------
 
 
 class _Block:
@@ -202,9 +135,9 @@ class _Block:
 
     header: BlockHeader
 
-    def __init__(self, proof: BlockProof, keys: Sequence[Verifier], wanted: _Wanted) -> None:
+    def __init__(self, proof: BlockProof, keys: Sequence[Verifier], wanted: Cosigners) -> None:
         self._proof = proof
-        self._signed = _Signed(proof.checkpoint, keys)
+        self._signed = SignedCheckpoint(proof.checkpoint, keys)
         self._wanted = wanted
 
     def checks(self) -> list[Check]:
@@ -304,13 +237,13 @@ class _Consistency:
         self,
         bundle: ConsistencyBundle,
         keys: Sequence[Verifier],
-        wanted: _Wanted,
+        wanted: Cosigners,
         document: bytes | None,
         held: Checkpoint | None,
     ) -> None:
         self._bundle = bundle
-        self._old = _Signed(bundle.old, keys)
-        self._new = _Signed(bundle.new, keys)
+        self._old = SignedCheckpoint(bundle.old, keys)
+        self._new = SignedCheckpoint(bundle.new, keys)
         self._wanted = wanted
         self._held = held
         self._documents = _Documents(None, document)
@@ -384,18 +317,6 @@ def _content_hash(text: str) -> bytes:
         return parse_hash(text)
     except InvalidRequest:
         raise IntegrityError("the event's content is neither a hash nor null") from None
-
-
-def _name(key: Verifier) -> str:
-    kinds = {Kind.ED25519: "Ed25519", Kind.COSIGNATURE: "Ed25519", Kind.ML_DSA_44: "ML-DSA-44"}
-    return f"{key.name}+{key.key_id.hex()} ({kinds[key.kind]})"
-
-
-def _when(time_s: int) -> str:
-    try:
-        return format_time(time_s * NS_PER_S)[:19] + "Z"
-    except OverflowError:  # a time after the year 9999
-        return f"second {time_s}"
 
 
 def _short(value: bytes) -> str:
