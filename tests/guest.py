@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parents[1]
 BOOT_SCRIPT = Path(__file__).parent / "guest_boot.sh"
+OWN_MOUNTS = Path(__file__).parent / "own_mounts.sh"
 POWEROFF = signal.SIGRTMIN + 4
 """To a system manager, an order to power off; systemd(1)."""
 
@@ -273,6 +274,7 @@ def connect(one: Guest, other: Guest, interface: str = "link0", other_interface:
 def remove_group(place: Path) -> None:
     """Remove the control group of the guest that was in `place`, ending what is left in it."""
     script = (
+        f". {OWN_MOUNTS}; detach_others; "
         'mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd "/sys/fs/cgroup/$0" 2>/dev/null || exit 0; '
         "echo 1 >cgroup.kill; "
         "while grep -q 'populated 1' cgroup.events; do :; done; "

@@ -5,14 +5,10 @@
 # go to systemd-nspawn. What is mounted here ends with the last process of the namespace.
 set -eu
 
-# Mounts that others made stay theirs alone: what is mounted here too cannot be detached there.
-tac /proc/self/mountinfo | while read -r _ _ _ _ point _; do
-    case "$point" in / | /proc | /proc/* | /sys | /sys/* | /dev | /dev/* | /run | /run/*) continue ;; esac
-    for needed in $KEPT; do
-        case "$needed/" in "$point"/*) continue 2 ;; esac
-    done
-    umount --lazy "$point"
-done
+# shellcheck source=tests/own_mounts.sh
+. "${0%/*}/own_mounts.sh"
+# shellcheck disable=SC2086
+detach_others $KEPT
 
 # A machine may have version 1 of the control groups too, or see none here. A guest gets pure version 2.
 [ -d /sys/fs/cgroup ] || mount -t sysfs sysfs /sys

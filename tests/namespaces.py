@@ -1,9 +1,9 @@
 """Tests in a world of their own: fresh network, mount and process namespaces for one test function.
 
 `@in_namespaces` runs a test, plain or async, in a child of pytest's process: its network has nothing but a
-loopback, /run and /sys and /proc are its own, and when the test ends the kernel ends every process it started.
-So nothing a test does can reach the machine's interfaces, whatever the test does. Fixtures are made before, in
-pytest's process. A failure comes back with its traceback.
+loopback, /run and /sys and /proc are its own, nobody's loop device or daemon is mounted there, and when the test
+ends the kernel ends every process it started. So nothing a test does can reach the machine's interfaces, whatever
+the test does. Fixtures are made before, in pytest's process. A failure comes back with its traceback.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from opfs.testing.ownmounts import unshare_mounts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIMIT_S = 60.0
 
@@ -83,8 +85,7 @@ def _keep(writable: int, body: Callable[[], None]) -> int:
     """Make the namespaces and wait for the process that runs in them, the first of its process namespace."""
     try:
         _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: it ends when pytest does
-        if _LIBC.unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID):
-            raise OSError(ctypes.get_errno(), "unshare")
+        unshare_mounts(CLONE_NEWNET | CLONE_NEWPID)
         first = os.fork()
         if first == 0:
             _end(_run(writable, body))
@@ -98,7 +99,6 @@ def _run(writable: int, body: Callable[[], None]) -> int:
     try:
         _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)
         mounts = (
-            ["mount", "--make-rprivate", "/"],
             ["mount", "-t", "proc", "proc", "/proc"],
             ["mount", "-t", "sysfs", "sysfs", "/sys"],
             ["mount", "-t", "tmpfs", "tmpfs", "/run"],

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from guest import OWN_MOUNTS
 
 from opfs.btrfs import ioctl
 from opfs.btrfs.image import MIN_BYTES, attach, create_image, detach, image_path
@@ -224,8 +225,9 @@ class TestImage:
     def test_an_image_alive_in_another_mount_namespace_is_shared(self, image):
         pool = mount_point_of(image)
         attach(image, pool)
+        holding = f'. {OWN_MOUNTS}; detach_others "$0"; echo ready; read line'
         with subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", "echo ready; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ["unshare", "--mount", "sh", "-c", holding, pool], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as elsewhere:
             assert elsewhere.stdout.readline() == b"ready\n"
             (before,) = loop_devices(image)

@@ -6,9 +6,7 @@ become SystemExit, so that every exit goes through the same clean-up. Not for us
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import os
 import shutil
 import signal
 import subprocess
@@ -21,15 +19,12 @@ from typing import TYPE_CHECKING, Self
 from opfs.btrfs.image import attach, create_image, detach, image_path
 from opfs.cli.process import stop_daemon
 from opfs.fuse.mountpoint import recover_stale_mount
+from opfs.testing.ownmounts import unshare_mounts
 
 if TYPE_CHECKING:
     from types import FrameType
 
 PREFIX = "opfs-bench-"
-
-_CLONE_NEWNS = 0x20000
-_MS_REC, _MS_SLAVE = 1 << 14, 1 << 19
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Workspace:
@@ -40,7 +35,7 @@ class Workspace:
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
-        _leave_mounts_to_nobody()
+        unshare_mounts()  # what is mounted from now on nobody else sees, and so nobody else keeps in use
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _exit)
         for stale in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -74,14 +69,6 @@ class Workspace:
             print(f"kept: {self.path}", file=sys.stderr)
         else:
             shutil.rmtree(self.path)
-
-
-def _leave_mounts_to_nobody() -> None:
-    """Mount from now on where no other process sees it: one that takes a copy of the mounts, as a container does,
-    keeps file systems and their devices in use for as long as it lives."""
-    if _libc.unshare(_CLONE_NEWNS) != 0 or _libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"a mount namespace of our own: {os.strerror(number)}")
 
 
 def _exit(number: int, _: FrameType | None) -> None:
