@@ -18,31 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opfs.core.merkle import (
-    HASH_BYTES,
-    consistency_proof,
-    inclusion_proof,
-    leaf_hash,
-    root_at,
-    root_of_hashes,
-)
+from opfs.core.merkle import consistency_proof, inclusion_proof, leaf_hash, root_at
 from opfs.core.note import Checkpoint, Note, SignatureLine, open_note, parse_checkpoint
 from opfs.core.notekeys import sign_checkpoint
-from opfs.core.tiles import (
-    ENTRIES,
-    HEIGHT,
-    WIDTH,
-    Tile,
-    decode_bundle,
-    decode_tile,
-    encode_bundle,
-    nodes_from_tiles,
-    read_entry,
-    tile_of,
-    tiles_between,
-)
+from opfs.core.tiles import WIDTH, Tile, nodes_from_tiles, read_entry, tiles_between
 from opfs.errors import IntegrityError, InvalidRequest, NoSpace, NotFound, PoolError
 from opfs.ports import LogFileInfo
+from opfs.tlog.checked import CheckedTiles, check_unchanged
 from opfs.tlog.edge import Edge, load_edge
 from opfs.tlog.files import CHECKPOINT, VERIFIER_KEYS, WITNESSED, LogFiles
 from opfs.tlog.leftovers import drop_torn_partials
@@ -51,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from opfs.core.merkle import Nodes
     from opfs.core.notekeys import Verifier
     from opfs.tlog.keys import KeyPair, KeyStore
 
@@ -79,6 +60,7 @@ class FileLog:
         self._store = store
         self._keys = keys
         self._edge = Edge()
+        self._tiles = CheckedTiles(self.files, lambda: self._edge)
         self._note: Note | None = None
         self._foreseen: _Foreseen | None = None
         self._promises: list[Checkpoint] = []
@@ -160,31 +142,19 @@ class FileLog:
 
     def entry(self, index: int) -> bytes:
         """The bytes of one entry; raises NotFound, InvalidRequest or IntegrityError."""
-        return read_entry(index, self.size, self._read_tile)
+        return read_entry(index, self.size, self._tiles.read)
 
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """The audit path of an entry in the tree of `size`; raises InvalidRequest, NotFound or IntegrityError."""
-        return inclusion_proof(index, size, self._nodes(size))
+        return inclusion_proof(index, size, self._tiles.nodes(size))
 
     def consistency_proof(self, old_size: int, new_size: int) -> list[bytes]:
         """That the tree of `old_size` is a beginning of that of `new_size`; raises as `inclusion_proof`."""
-        return consistency_proof(old_size, new_size, self._nodes(new_size))
+        return consistency_proof(old_size, new_size, self._tiles.nodes(new_size))
 
     def root_at(self, size: int) -> bytes:
         """The root when the log had `size` entries; raises as `inclusion_proof`."""
-        return root_at(size, self._nodes(size))
-
-    def _nodes(self, size: int) -> Nodes:
-        if not 0 <= size <= self.size:
-            raise InvalidRequest(f"the log has {self.size} entries, not {size}")
-        return nodes_from_tiles(size, self._read_tile)
-
-    def _read_tile(self, tile: Tile) -> bytes:
-        """A tile of this tree or a wider one: from memory at the right edge, else from its file."""
-        edge = self._edge
-        if tile.index == (edge.size >> HEIGHT * max(tile.level, 0)) // WIDTH:
-            return edge.data(tile)
-        return self.files.read_tile(tile)
+        return root_at(size, self._tiles.nodes(size))
 
     # --- the files, checked --------------------------------------------------------------------------------
 
@@ -204,65 +174,21 @@ class FileLog:
         try:
             return self.files.info(path)
         except NotFound:
-            size = len(self._partial(_partial_of(path)))
-            return LogFileInfo(size, self.files.info(CHECKPOINT).time_ns)
+            return LogFileInfo(len(self._tiles.partial(_tile_of(path))), self.files.info(CHECKPOINT).time_ns)
 
     def read_file(self, path: str) -> bytes:
         """A file of the log; raises NotFound, or IntegrityError where it is not what this log put there."""
         self._store_for_reader()
         if path == CHECKPOINT:
             with self._storing:
-                return _unchanged(path, self.files.read_checkpoint(), self._stored.encode() if self._stored else b"")
+                stored = self._stored.encode() if self._stored else b""
+                return check_unchanged(path, self.files.read_checkpoint(), stored)
         if path == WITNESSED:
             return self.witnessed()
         if path == VERIFIER_KEYS:
             with self._storing:
-                return _unchanged(path, self.files.read_verifier_keys(), self._vkeys())
-        try:
-            tile = Tile.parse(path)
-        except InvalidRequest as error:
-            raise NotFound(f"the log has no {path}") from error
-        try:
-            data = self.files.read_exactly(tile)
-        except NotFound:
-            return self._partial(_partial_of(path))  # of a size that was passed too fast to be stored, or long ago
-        self.check_tile(tile, data)
-        return data
-
-    def check_tile(self, tile: Tile, data: bytes) -> None:
-        """Raise IntegrityError unless `data` is that tile or bundle of this log; NotFound if it has none.
-
-        A tile that is full is checked against the hash of it in the tile above, and so on up to the right edge,
-        which is known; one that is not full, or was not, is a beginning of one that is known or can be checked.
-        """
-        if tile.is_partial:
-            _unchanged(tile.path, data, self._partial(tile))
-            return
-        size = self.size
-        if (tile.index + 1) * WIDTH > size >> HEIGHT * max(tile.level, 0):
-            raise NotFound(f"the log has no {tile.path}")
-        if tile.level == ENTRIES:
-            hashes = self.files.read_exactly(Tile(0, tile.index))
-            self.check_tile(Tile(0, tile.index), hashes)
-            _unchanged(tile.path, b"".join(map(leaf_hash, decode_bundle(data))), hashes)
-        else:
-            above = tile_of(tile.level + 1, tile.index // WIDTH, size)
-            row = self._read_tile(above)[: above.width * HASH_BYTES]
-            self.check_tile(above, row)
-            hash_of_it = decode_tile(row, above.width)[tile.index % WIDTH]
-            _unchanged(tile.path, root_of_hashes(decode_tile(data, WIDTH)), hash_of_it)
-
-    def _partial(self, tile: Tile) -> bytes:
-        """What a partial tile must be: the beginning of one at the edge, or of a full one that is checked."""
-        edge = self._edge
-        count = edge.size >> HEIGHT * max(tile.level, 0)
-        if tile.index * WIDTH + tile.width > count:
-            raise NotFound(f"the log has no {tile.path}")
-        if tile.index == count // WIDTH:
-            return _beginning(tile, edge.data(tile))
-        known = self.files.read_exactly(tile.full)
-        self.check_tile(tile.full, known)
-        return _beginning(tile, known)
+                return check_unchanged(path, self.files.read_verifier_keys(), self._vkeys())
+        return self._tiles.read_checked(_tile_of(path))
 
     # --- appending -------------------------------------------------------------------------------------
 
@@ -319,7 +245,7 @@ class FileLog:
             with self._writing:
                 edge, note, old_size = self._edge, self._note, self._stored_size
             if not self._is_tidy:
-                drop_torn_partials(self.files, edge.size, self._partial)
+                drop_torn_partials(self.files, edge.size, self._tiles.partial)
                 self._is_tidy = True
             if note is None or note is self._stored:
                 return
@@ -419,28 +345,12 @@ class FileLog:
         self._stored, self._stored_size = opened.note, edge.size
 
 
-def _partial_of(path: str) -> Tile:
-    """The partial tile of that name; raises NotFound for what is none."""
+def _tile_of(path: str) -> Tile:
+    """The tile of that name; raises NotFound for what is none."""
     try:
-        tile = Tile.parse(path)
-    except InvalidRequest:
-        tile = None
-    if tile is None or not tile.is_partial:
-        raise NotFound(f"the log has no {path}")
-    return tile
-
-
-def _beginning(tile: Tile, known: bytes) -> bytes:
-    """The bytes of a narrower tile."""
-    if tile.level == ENTRIES:
-        return encode_bundle(decode_bundle(known)[: tile.width])
-    return known[: tile.width * HASH_BYTES]
-
-
-def _unchanged(path: str, data: bytes, expected: bytes) -> bytes:
-    if data != expected:
-        raise IntegrityError(f"{path} of the log was changed behind the daemon's back", hint="opfs fsck --repair")
-    return data
+        return Tile.parse(path)
+    except InvalidRequest as error:
+        raise NotFound(f"the log has no {path}") from error
 
 
 def _broken(what: str) -> PoolError:
