@@ -16,7 +16,7 @@ import trio
 
 from opfs.commit.chain import Outcome
 from opfs.commit.following import Follower
-from opfs.commit.foreign import calling, differences_of, guarded
+from opfs.commit.foreign import calling, check_rested, differences_of, guarded
 from opfs.commit.patience import Patience
 from opfs.commit.step import Applied
 from opfs.core.actor import Actor
@@ -128,6 +128,7 @@ class Drift:
         What differs in a new way is confirmed, recorded and perhaps corrected in tasks of `nursery`; what somebody is
         changing is looked at afterwards. Raises OpfsError for what could not be looked at, when all others were.
         """
+        check_rested(plugin)
         declared = await self._sequencer.documents.declared_by(plugin.name, sights.elements)
         settled = {element: each for element, each in declared.items() if self._is_comparable(plugin.name, element)}
         desired = {element: each.document for element, each in settled.items()}

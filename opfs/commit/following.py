@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from opfs.commit.foreign import listening
 from opfs.errors import OpfsError
 
 if TYPE_CHECKING:
@@ -98,19 +99,26 @@ class Follower:
             self.mark(None)
 
     async def _watch(self) -> None:
-        """Listen; begin again, a little later each time, where that ends. What happened meanwhile is looked for."""
+        """Listen; begin again, a little later each time, where that ends. What happened meanwhile is looked for.
+
+        Why it ended is a warning once, as long as it stays the same.
+        """
         retry_s = FIRST_RETRY_S
+        told = ""
         while True:
             began = trio.current_time()
             try:
-                await self._plugin.watch(self._report)
+                with listening(self._plugin):
+                    await self._plugin.watch(self._report)
                 log.warning("the plugin %s stopped watching", self._plugin.name)
             except OpfsError as error:
-                log.warning("the plugin %s cannot watch: %s", self._plugin.name, error)
+                level = logging.DEBUG if str(error) == told else logging.WARNING
+                log.log(level, "the plugin %s cannot watch: %s", self._plugin.name, error)
+                told = str(error)
             except Exception:
                 log.exception("the plugin %s has a bug in its watch", self._plugin.name)
             if trio.current_time() - began > LAST_RETRY_S:
-                retry_s = FIRST_RETRY_S
+                retry_s, told = FIRST_RETRY_S, ""
             await trio.sleep(retry_s)
             retry_s = min(2 * retry_s, LAST_RETRY_S)
             self.mark(None)

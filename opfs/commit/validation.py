@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from opfs.commit.foreign import report_bug
+from opfs.commit.foreign import check_rested, report_bug, returning
 from opfs.core.document import parse_document
 from opfs.core.meta import AFTER, Declared, split_meta
 from opfs.core.names import DOCUMENT_SUFFIX
 from opfs.core.position import join_pointer, locate
 from opfs.core.schema import DocumentSchema
 from opfs.core.secretfields import check_secrets, has_secrets
-from opfs.errors import InvalidRequest, NotFound, OpfsError, Rejected
+from opfs.errors import ApplyTimeout, InvalidRequest, NotFound, OpfsError, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 # A small document takes 10 µs; a hostile one of a mebibyte can take half a second.
 INLINE_BYTES = 16 << 10
+
+CHECK_TIMEOUT_S = 60.0
+CHECKS_AT_ONCE = 8
+"""Of long documents. Python cannot end a thread: one that never comes back keeps its place until opfs stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,10 @@ class Validator:
     def __init__(self, plugins: Mapping[str, Plugin]) -> None:
         self._plugins = plugins
         self._rules: dict[str, _Rules] = {}
+        self._threads = trio.CapacityLimiter(CHECKS_AT_ONCE)
 
     def require(self, name: str) -> Plugin:
-        """The plugin of that name; raises NotFound or, where it cannot work here, Rejected."""
+        """The plugin of that name; raises NotFound, Rejected where it cannot work here, ApplyTimeout where it rests."""
         plugin = self._plugins.get(name)
         if plugin is None:
             known = ", ".join(sorted(self._plugins))
@@ -55,16 +60,19 @@ class Validator:
         reason = plugin.why_unavailable()
         if reason:
             raise Rejected(f"the plugin {name} cannot work on this host: {reason}")
+        check_rested(plugin)
         return plugin
 
     async def validate(self, id: ElementId, content: bytes | None) -> Declared | None:
-        """`check`, in a worker thread where it may take long; None for a delete."""
+        """`check`, in a worker thread where it may take long; None for a delete. Raises ApplyTimeout for too long."""
         if content is None:
             self.require(id.plugin)
             return None
         if len(content) <= INLINE_BYTES:
             return self.check(id, content)
-        return await trio.to_thread.run_sync(self.check, id, content)
+        with trio.move_on_after(CHECK_TIMEOUT_S):
+            return await trio.to_thread.run_sync(self.check, id, content, abandon_on_cancel=True, limiter=self._threads)
+        raise ApplyTimeout(f"{id}: the plugin {id.plugin} was still checking the document after {CHECK_TIMEOUT_S:g} s")
 
     def check(self, id: ElementId, content: bytes) -> Declared:
         """The document in its two parts; raises InvalidRequest, NotFound or Rejected."""
@@ -79,7 +87,8 @@ class Validator:
         rules.schema.check(declared.document, content)
         self._check_after(declared, content)
         try:
-            plugin.check(id.element, declared.document)
+            with returning(plugin, id):
+                plugin.check(id.element, declared.document)
         except InvalidRequest as error:
             if error.location is not None:
                 error.location = locate(content, error.location.pointer)

@@ -45,6 +45,27 @@ async def test_what_comes_together_is_looked_at_together(autojump_clock, nursery
     assert looks.heard == ["memory was looked at"] * 2
 
 
+async def test_a_watch_that_fails_alike_is_a_warning_once(autojump_clock, nursery, caplog):
+    caplog.set_level("DEBUG")
+    plugin = MemoryPlugin()
+    reasons, is_over = iter(["is away"] * 5 + ["refuses us"] * 5), trio.Event()
+
+    async def watch(report):
+        await trio.lowlevel.checkpoint()
+        if reason := next(reasons, ""):
+            raise ApplyFailed(f"the bus {reason}")
+        is_over.set()
+        await trio.sleep_forever()
+
+    plugin.watch = watch
+    nursery.start_soon(Looks(plugin).follower.run)
+    await is_over.wait()
+    said = [record for record in caplog.records if "cannot watch" in record.message]
+    warned = [record.message for record in said if record.levelname == "WARNING"]
+    assert len(said) == 10
+    assert [message.rpartition(" bus ")[2] for message in warned] == ["is away", "refuses us"]
+
+
 async def test_what_is_never_reported_is_asked_for(autojump_clock, nursery):
     plugin = MemoryPlugin()
     plugin.capabilities = Capabilities(watch=False)
