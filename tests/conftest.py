@@ -1,15 +1,14 @@
 """What every test may count on: the features of this machine, and a real btrfs to play on.
 
 A test that needs something of the machine says so with `@pytest.mark.needs("root", "btrfs")`, or asks for a
-fixture that does. Without it the test is skipped and the header says why; where CI is set it fails instead.
-To add a feature, add a function to `FEATURES`: None when it is there, else the reason it is not.
+fixture that does (tests/features.py). Without it the test is skipped and the header says why; where CI is set it
+fails instead.
 """
 
 from __future__ import annotations
 
 import fcntl
 import math
-import os
 import secrets
 import shutil
 import subprocess
@@ -20,19 +19,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from emulated import why_not_emulated
-from guest import booted, remove_group, why_no_guest
+from features import FEATURES, models_directory, require
+from guest import booted, remove_group
 from hypothesis import settings
 from lxcworld import lxc_directory, new_name
-from ovs import Switch, why_no_ovs
+from ovs import Switch
 from serving import serve
 from trio.testing import MockClock
 
 from opfs.btrfs.image import attach, create_image, detach
 from opfs.btrfs.pool import Pool
-from opfs.embedding.weights import DEFAULT_DIRECTORY, list_models
 from opfs.testing.pools import delete_tree
-from opfs.testing.tracing import why_unavailable as why_tracing_is_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,66 +45,6 @@ WORK_PREFIX = "opfs-test-"
 """Begins the name of every directory of these tests outside pytest's own, so that stale ones can be swept."""
 
 
-def _why_not_root() -> str | None:
-    return None if os.geteuid() == 0 else "run as root"
-
-
-def _why_no_btrfs() -> str | None:
-    if not shutil.which("mkfs.btrfs"):
-        return "mkfs.btrfs is not installed (btrfs-progs)"
-    if "btrfs" not in Path("/proc/filesystems").read_text() and not shutil.which("modprobe"):
-        return "the kernel has no btrfs"
-    return None
-
-
-def _why_no_loop() -> str | None:
-    return None if Path("/dev/loop-control").exists() else "there is no /dev/loop-control"
-
-
-def _why_no_fuse() -> str | None:
-    return None if Path("/dev/fuse").exists() else "there is no /dev/fuse"
-
-
-def _why_no_lxc() -> str | None:
-    return None if shutil.which("lxc-start") else "lxc-start is not installed (lxc)"
-
-
-def _why_no_wireguard() -> str | None:
-    missing = [tool for tool in ("wireguard-go", "wg") if not shutil.which(tool)]
-    return f"{' and '.join(missing)} not installed (wireguard-go wireguard-tools)" if missing else None
-
-
-def _why_no_packagekit() -> str | None:
-    missing = [program for program in ("pkcon", "dpkg-deb", "apt-get") if not shutil.which(program)]
-    return f"{', '.join(missing)} not installed (packagekit packagekit-tools)" if missing else None
-
-
-def models_directory() -> Path:
-    """Where language models are, as the configuration's OPFS_MODELS says."""
-    return Path(os.environ.get("OPFS_MODELS") or DEFAULT_DIRECTORY)
-
-
-def _why_no_model() -> str | None:
-    (status,) = list_models(models_directory())
-    return f"{status.path}: {status.problem} (sudo opfs model fetch)" if status.problem else None
-
-
-FEATURES: dict[str, Callable[[], str | None]] = {
-    "root": _why_not_root,
-    "btrfs": _why_no_btrfs,
-    "loop": _why_no_loop,
-    "fuse": _why_no_fuse,
-    "lxc": _why_no_lxc,
-    "guest": why_no_guest,
-    "packagekit": _why_no_packagekit,
-    "ovs": why_no_ovs,
-    "model": _why_no_model,
-    "wireguard": _why_no_wireguard,
-    "emulator": why_not_emulated,
-    "tracing": why_tracing_is_unavailable,
-}
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*features): what the machine must have, of {', '.join(FEATURES)}")
 
@@ -116,16 +53,6 @@ def pytest_report_header() -> list[str]:
     missing = {name: reason for name, why_not in FEATURES.items() if (reason := why_not())}
     lines = [f"features: {' '.join(name for name in FEATURES if name not in missing) or 'none'}"]
     return lines + [f"MISSING {name}: {reason}" for name, reason in missing.items()]
-
-
-def require(*features: str) -> None:
-    """Skip the running test, or fail it in CI, unless the machine has the features."""
-    for name in features:
-        reason = FEATURES[name]()
-        if reason and os.environ.get("CI"):
-            pytest.fail(f"CI must have {name}: {reason}", pytrace=False)
-        if reason:
-            pytest.skip(f"needs {name}: {reason}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

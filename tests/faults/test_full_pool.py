@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import FEATURES
+from features import FEATURES
 from serving import serve
 
 from opfs.btrfs.image import MIN_BYTES, attach, create_image, detach

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from conftest import FEATURES
+from features import FEATURES
 from tampering import changed, flip, renamed
 
 pytestmark = pytest.mark.needs("root", "btrfs", "fuse")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import FEATURES
+from features import FEATURES
 from serving import serve
 from tampering import changed, flip, renamed, swapped, writable
 
