@@ -33,7 +33,7 @@ OWN_MOUNTS = Path(__file__).parent / "own_mounts.sh"
 POWEROFF = signal.SIGRTMIN + 4
 """To a system manager, an order to power off; systemd(1)."""
 
-_DEADLINE_S = 60
+_DEADLINE_S = 180
 _MASKED = (
     # They reach through to the kernel that all share.
     "modprobe@.service",
@@ -112,7 +112,7 @@ class Guest:
         *command: str | Path,
         check: bool = True,
         input: str | None = None,
-        timeout: float = 60,
+        timeout: float = 180,
         env: Mapping[str, str] | None = None,
         cwd: str = "/",
     ) -> subprocess.CompletedProcess[str]:
@@ -176,7 +176,7 @@ class Guest:
         """Write a file inside, making its directories."""
         self.run("sh", "-c", 'mkdir -p "${1%/*}/" && cat >"$1" && chmod "$2" "$1"', "sh", path, mode, input=text)
 
-    def wait_until(self, *command: str | Path, timeout: float = 30) -> None:
+    def wait_until(self, *command: str | Path, timeout: float = 120) -> None:
         """Repeat a command inside until it succeeds."""
         deadline = time.monotonic() + timeout
         while (done := self.run(*command, check=False)).returncode != 0:

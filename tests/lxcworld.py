@@ -57,7 +57,7 @@ def lxc_directory(name, parent=None):
         if container.is_dir():
             lxc(path, "lxc-stop", container.name, "--kill", check=False)
     # A monitor ends a moment after its container.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(names(process, str(path)) for process in Path("/proc").glob("[0-9]*")):
         assert time.monotonic() < deadline, "a monitor does not end"
         time.sleep(0.01)

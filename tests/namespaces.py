@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_LIMIT_S = 60.0
+_LIMIT_S = 240.0
 
 
 def in_namespaces(test: Callable[..., Any]) -> Callable[..., None]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
-_LIMIT_S = 20.0
+_LIMIT_S = 60.0
 _WITH_ME = ("setpriv", "--pdeathsig", "KILL")
 
 
@@ -74,7 +75,7 @@ class Namespace:
 
     def reaches(self, address: str) -> bool:
         """Whether an answer comes, soon or late: a switch takes a moment to learn where hosts are."""
-        return self._ping("-i", "0.2", "-w", "10", address)
+        return self._ping("-i", "0.2", "-w", "60", address)
 
     def pings(self, address: str) -> bool:
         """Whether an answer to a single packet comes within a second."""
@@ -123,8 +124,13 @@ class Switch:
     def _start_server(self) -> subprocess.Popen[bytes]:
         self.database.unlink(missing_ok=True)
         server = self._start("ovsdb-server", str(self.run_dir / "conf.db"), f"--remote=punix:{self.database}")
-        wait_until(self.database.exists, "a database socket")
+        wait_until(self._is_listening, "a database that takes connections")
         return server
+
+    def _is_listening(self) -> bool:
+        """The socket is there a moment before anybody listens at it."""
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.database)) == 0
 
     def _start_vswitchd(self) -> subprocess.Popen[bytes]:
         return self._start(*self.namespace.command("ovs-vswitchd", f"unix:{self.database}"))

@@ -135,8 +135,6 @@ async def test_tools_that_misbehave(lxcpath, name, tmp_path, monkeypatch, tool, 
     tools.mkdir()
     monkeypatch.setitem(TOOL_ENVIRONMENT, "PATH", f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin")
     plugin = LxcPlugin(lxcpath)
-    if script == HANG:
-        plugin.backend.tools._timeout_s = 1.0
     (tmp_path / "path").mkdir()
     path = CommitPath(tmp_path / "path", [plugin])
     broken = None
@@ -146,10 +144,13 @@ async def test_tools_that_misbehave(lxcpath, name, tmp_path, monkeypatch, tool, 
             await world.write(before)
         earlier = await world.observed()
         world.replace(tool, script)
-        try:
-            await world.write(desired)
-        except ApplyFailed as error:
-            broken = str(error)
+        with monkeypatch.context() as hasty:
+            if script == HANG:
+                hasty.setattr(plugin.backend.tools, "_timeout_s", 5.0)
+            try:
+                await world.write(desired)
+            except ApplyFailed as error:
+                broken = str(error)
         world.restore()
         now = await world.observed()
         assert (now and {**now, "pending": None}) == (earlier and {**earlier, "pending": None})

@@ -45,10 +45,14 @@ async def test_the_matrix(transition, failing, switch, bridge):
     assert on_the_switch(switch) == [" priority=0 actions=NORMAL"]
 
 
+PATIENCE_S = 5.0
+"""Where something hangs; what does not hang has to be done in that time, also on a busy machine."""
+
+
 @asynccontextmanager
-async def committing(directory, run_dir):
-    """A commit path on a plugin that loses patience soon, and a function that writes a document."""
-    path = CommitPath(directory, [OpenFlowPlugin(SwitchPlace.of({"run_dir": run_dir, "timeout": 1.5}))])
+async def committing(directory, run_dir, patience_s=60.0):
+    """A commit path on a plugin, and a function that writes a document."""
+    path = CommitPath(directory, [OpenFlowPlugin(SwitchPlace.of({"run_dir": run_dir, "timeout": patience_s}))])
     async with path.started() as sequencer:
 
         async def write(document):
@@ -71,7 +75,7 @@ TOOLS = {
     "refuses": 'case "$*" in *bundle*) echo "ovs-ofctl: not to my taste" >&2; exit 1 ;; esac',
     "dies-half-way": 'case "$*" in *bundle*) head -n 1 | "$REAL" "$@"; kill -9 $$ ;; esac',
     "dies-afterwards": 'case "$*" in *bundle*) "$REAL" "$@"; kill -9 $$ ;; esac',
-    "hangs": 'case "$*" in *bundle*) exec sleep 60 ;; esac',
+    "hangs": 'case "$*" in *bundle*) exec sleep 1000 ;; esac',
 }
 """What a tool does at one bundle; half-way is a part of its lines, which no real one would do alone."""
 
@@ -98,7 +102,7 @@ def tool(tmp_path, monkeypatch):
 @pytest.mark.parametrize("transition", ["create", "modify", "delete"])
 async def test_a_tool_that_fails_at_a_bundle(fault, transition, switch, bridge, tool, tmp_path):
     first, then = {"create": (None, AFTER), "modify": (BEFORE, AFTER), "delete": (AFTER, None)}[transition]
-    async with committing(tmp_path, switch.run_dir) as (path, write):
+    async with committing(tmp_path, switch.run_dir, PATIENCE_S if fault == "hangs" else 60.0) as (path, write):
         if first is not None:
             await write(first)
         before = on_the_switch(switch)
@@ -118,16 +122,19 @@ async def test_a_tool_that_fails_at_a_bundle(fault, transition, switch, bridge, 
 
 @pytest.mark.parametrize("sign", ["SIGSTOP", "SIGKILL"])
 async def test_a_switch_that_hangs_or_dies_refuses_and_nothing_is_recorded(sign, switch, bridge, tmp_path):
-    async with committing(tmp_path, switch.run_dir) as (path, write):
+    async with committing(tmp_path, switch.run_dir, PATIENCE_S if sign == "SIGSTOP" else 60.0) as (path, write):
         await write(BEFORE)
         count = len(path.events())
         switch.vswitchd.send_signal(getattr(signal, sign))
         if sign == "SIGKILL":
             # While it is dying its socket is still there: connections are then reset, not refused.
             switch.vswitchd.wait()
-        words = "ovs-ofctl had no answer of ovs-vswitchd after 1.5 s" if sign == "SIGSTOP" else "Connection refused"
-        with pytest.raises(ApplyFailed, match=words):
+        with pytest.raises(ApplyFailed) as caught:
             await write(AFTER)
+        if sign == "SIGSTOP":
+            assert f"ovs-ofctl had no answer of ovs-vswitchd after {PATIENCE_S:g} s" in str(caught.value)
+        else:
+            assert "br0.mgmt" in str(caught.value), "it says who does not answer; how, the kernel decides"
         assert len(path.events()) == count, "it failed before anything was tried"
         if sign == "SIGSTOP":
             switch.vswitchd.send_signal(signal.SIGCONT)

@@ -39,10 +39,14 @@ async def test_the_matrix(transition, failing, switch):
     assert switch.bridges() == []
 
 
+PATIENCE_S = 5.0
+"""Where something hangs; what does not hang has to be done in that time, also on a busy machine."""
+
+
 @asynccontextmanager
-async def committing(directory, database):
-    """A commit path on a plugin that loses patience soon, and a function that writes a document."""
-    path = CommitPath(directory, [OvsPlugin(SwitchPlace(database=database, timeout_s=1.0))])
+async def committing(directory, database, patience_s=60.0):
+    """A commit path on a plugin, and a function that writes a document."""
+    path = CommitPath(directory, [OvsPlugin(SwitchPlace(database=database, timeout_s=patience_s))])
     async with path.started() as sequencer:
 
         async def write(document):
@@ -65,7 +69,7 @@ async def test_a_database_that_fails_at_a_commit(fault, transition, switch, tmp_
     first, then = {"create": (None, BEFORE), "modify": (BEFORE, AFTER), "delete": (AFTER, None)}[transition]
     async with (
         proxy(switch.database, tmp_path / "db") as between,
-        committing(tmp_path, tmp_path / "db") as (path, write),
+        committing(tmp_path, tmp_path / "db", PATIENCE_S if fault == "hangs" else 60.0) as (path, write),
     ):
         if first is not None:
             await write(first)
@@ -86,13 +90,13 @@ async def test_a_database_that_fails_at_a_commit(fault, transition, switch, tmp_
 
 @pytest.mark.parametrize("sign", ["SIGSTOP", "SIGKILL"])
 async def test_a_switch_that_hangs_or_dies_is_told_and_the_database_is_as_before(sign, switch, tmp_path):
-    async with committing(tmp_path, switch.database) as (path, write):
+    async with committing(tmp_path, switch.database, PATIENCE_S) as (path, write):
         await write(BEFORE)
         before = database(switch)
         switch.vswitchd.send_signal(getattr(signal, sign))
         with pytest.raises(ApplyTimeout) as caught:
             await write(AFTER)
-        assert "ovs-vswitchd has not carried it out within 1 s" in str(caught.value)
+        assert f"ovs-vswitchd has not carried it out within {PATIENCE_S:g} s" in str(caught.value)
         # What no switch has confirmed is not called undone.
         assert "NOT undone: ovs/br0: the database has the change, and ovs-vswitchd has not" in str(caught.value)
         assert database(switch) == before
@@ -106,11 +110,11 @@ async def test_a_switch_that_hangs_or_dies_is_told_and_the_database_is_as_before
 
 
 async def test_a_database_that_hangs_refuses_at_once_and_nothing_is_recorded(switch, tmp_path):
-    async with committing(tmp_path, switch.database) as (path, write):
+    async with committing(tmp_path, switch.database, PATIENCE_S) as (path, write):
         await write(BEFORE)
         count = len(path.events())
         switch.server.send_signal(signal.SIGSTOP)
-        with pytest.raises(ApplyTimeout, match="has not answered 'transact' within 1 s"):
+        with pytest.raises(ApplyTimeout, match=f"has not answered 'transact' within {PATIENCE_S:g} s"):
             await write(AFTER)
         switch.server.send_signal(signal.SIGCONT)
         assert len(path.events()) == count, "it failed before anything was tried"

@@ -37,7 +37,7 @@ def name():
 
 @pytest.fixture
 def plugin(guest, tmp_path):
-    return SystemdPlugin(tmp_path / "systemd", bus=guest.bus, root=guest.root, job_timeout_s=20)
+    return SystemdPlugin(tmp_path / "systemd", bus=guest.bus, root=guest.root, job_timeout_s=100)
 
 
 @pytest.mark.parametrize(("transition", "failing"), MATRIX)
@@ -81,7 +81,7 @@ async def test_a_connection_that_is_lost_half_way_is_told_and_the_rest_can_be_do
 ):
     document = DOCUMENTS[0]
     async with cut_off(guest.bus, tmp_path / "bus", after=method) as address:
-        cut = SystemdPlugin(tmp_path / "systemd", bus=address, root=guest.root, job_timeout_s=20)
+        cut = SystemdPlugin(tmp_path / "systemd", bus=address, root=guest.root, job_timeout_s=100)
         failed = None
         for action in cut.plan(name, None, document).actions:
             try:
@@ -99,7 +99,8 @@ async def test_a_connection_that_is_lost_half_way_is_told_and_the_rest_can_be_do
 
 async def test_a_system_manager_that_hangs_is_told_and_nothing_is_reported_as_done(new_guest, tmp_path, name):
     guest = new_guest("stuck", target="basic.target")
-    plugin = SystemdPlugin(tmp_path / "systemd", bus=guest.bus, root=guest.root, job_timeout_s=0.4)
+    plugin = SystemdPlugin(tmp_path / "systemd", bus=guest.bus, root=guest.root)
+    patience_s, plugin.apply_timeout_s = plugin.apply_timeout_s, 1.0
     path = CommitPath(tmp_path, [plugin])
     request = Request((Change(ElementId("systemd", name), json.dumps(DOCUMENTS[0]).encode()),), ROOT)
     async with path.started() as sequencer:
@@ -107,6 +108,7 @@ async def test_a_system_manager_that_hangs_is_told_and_nothing_is_reported_as_do
         with pytest.raises(ApplyTimeout):
             await sequencer.submit(request)
         os.kill(guest.leader, signal.SIGCONT)
+        plugin.apply_timeout_s = patience_s
         assert sequencer.catalog.get(ElementId("systemd", name)) is None
         await sequencer.submit(request)
     assert guest.run("systemctl", "is-active", name).stdout == "active\n"
