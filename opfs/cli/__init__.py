@@ -15,7 +15,7 @@ import click
 
 from opfs import __version__
 from opfs.cli.command import place_options
-from opfs.errors import OpfsError
+from opfs.errors import OpfsError, Rejected
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("opfs.cli.up:up", "Make the pool if there is none, mount it, start the daemon."),
@@ -98,6 +98,9 @@ class Commands(click.Group):
         except OpfsError as error:
             _report(error.reason, error.hint)
             sys.exit(error.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "opfs"
             _report(error.format_message(), f"see {path} --help")
@@ -105,10 +108,24 @@ class Commands(click.Group):
         except click.ClickException as error:
             _report(error.format_message())
             sys.exit(error.exit_code)
-        except click.Abort:
-            _report("stopped")
-            sys.exit(130)
+        except click.Abort as error:
+            _end_aborted(error)
         sys.exit(exit_code if isinstance(exit_code, int) else 0)
+
+
+def _end_aborted(error: click.Abort) -> NoReturn:
+    """A question was answered with no, or with nothing at all, or ctrl-C ended the command."""
+    why, is_at_prompt = error.__context__, error.__context__ is not None and error.__cause__ is None
+    if is_at_prompt:
+        click.echo(err=True)
+    if isinstance(why, KeyboardInterrupt):
+        _report("stopped")
+        sys.exit(130)
+    if isinstance(why, EOFError):
+        _report("nobody answered, and nothing was done", "--yes goes on without asking")
+    else:
+        _report("nothing was done")
+    sys.exit(Rejected.exit_code)
 
 
 def _report(reason: str, hint: str = "") -> None:

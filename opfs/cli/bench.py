@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from opfs.cli.command import configuration, place_options, require_root
+from opfs.cli.command import Noun, configuration, place_options, require_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opfs.claims.suite import Claim
 
 
-@click.group()
+@click.group(cls=Noun)
 def bench() -> None:
     """Measure what this machine makes of opfs.
 

@@ -126,6 +126,6 @@ def _tell(chain: Chain, block: BlockName) -> None:
     from opfs.errors import AccessDenied
 
     try:
-        echo_rows([event_row(block, event)[1:] for event in chain.events(block)])
+        echo_rows([event_row(block, event)[1:] for event in chain.events_seen(block)])
     except AccessDenied:
         echo_rows([[(short_time(chain.header(block).time), "bright_black"), ("what was done, root may read", None)]])

@@ -27,13 +27,10 @@ def blame(as_json: bool, element: str) -> None:
     from opfs.core.blame import blame as find
     from opfs.core.names import ElementId
     from opfs.core.printable import show_json
-    from opfs.errors import NotFound
 
     id = ElementId.parse(element)
     versions = Versions(configuration(), id)
-    newest = versions.all[0]
-    if newest.content is None:
-        raise NotFound(f"{id} was deleted in block {newest.block} by {newest.user}", hint=f"opfs history {id}")
+    versions.check_there()
     found = find(versions.of_blocks())
     if as_json:
         for pointer, (value, version) in found.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from opfs.cli.command import configuration, place_options, require_root
+from opfs.cli.command import Noun, configuration, place_options, require_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group()
+@click.group(cls=Noun)
 def cache() -> None:
     """Look after the cache, which is disposable.
 

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from bisect import bisect_right
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ from opfs.archive.store import KeptStore
 from opfs.btrfs.store import BtrfsSnapshotStore
 from opfs.btrfs.tree import open_directory, scan_documents
 from opfs.commit.timeline import Timeline
-from opfs.core.event import decode_events
+from opfs.core.event import decode_event_line, decode_events
 from opfs.core.header import BlockHeader
 from opfs.core.label import is_label, label_id, labelled_block
 from opfs.core.moments import AtHeight, AtTime, is_when, parse_when
@@ -49,21 +50,21 @@ class _Clock:
 class Chain:
     """The blocks below one directory.
 
-    The files of their log are in `log_directory`; what labels mean is asked of `at`, else of the events. Blocks that
-    were pruned are read from `kept`.
+    The files of their log are in `log_directory`. Where they are seen through a `mount`, it tells what labels mean and
+    which events somebody else than root may see; else the blocks do. Blocks that were pruned are read from `kept`.
     """
 
     def __init__(
         self,
         directory: Path,
         log_directory: Path | None = None,
-        at: Path | None = None,
+        mount: Path | None = None,
         kept: KeptStore | None = None,
     ) -> None:
         """Read the list of blocks, once; raises NotFound or AccessDenied."""
         self._directory = directory
         self.log_directory = log_directory or directory / "log"
-        self._at = at
+        self._mount = mount
         self._kept = kept
         try:
             names = os.listdir(directory)
@@ -123,9 +124,9 @@ class Chain:
         return after < len(self.blocks) and self.blocks[after].height != block.height + 1
 
     def _labelled(self, name: str) -> BlockName | None:
-        if self._at is not None:
+        if self._mount is not None:
             try:
-                return BlockName.parse(os.path.basename(os.readlink(self._at / name)))
+                return BlockName.parse(os.path.basename(os.readlink(self._mount / "at" / name)))
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -156,7 +157,21 @@ class Chain:
         return header
 
     def events(self, block: BlockName) -> tuple[Event, ...]:
+        """Every event of the block; raises AccessDenied for anybody but root."""
         return decode_events(self._load(block, "events.jsonl", KeptStore.read_events))
+
+    def events_seen(self, block: BlockName) -> tuple[Event, ...]:
+        """The block's events of those documents that the caller may read."""
+        if self._mount is None or os.geteuid() == 0:
+            return self.events(block)
+        first = self.header(block).events_first
+        try:
+            with (self._mount / f"events@{first}").open("rb") as stream:
+                return tuple(
+                    event for _, event in takewhile(lambda told: told[0] == block, map(decode_event_line, stream))
+                )
+        except OSError as error:
+            raise _translated(error, f"the events of block {block}") from error
 
     def document(self, block: BlockName, id: ElementId) -> bytes:
         """The bytes of the document; raises NotFound where the block has none."""
@@ -207,7 +222,7 @@ class Chain:
 def open_chain(config: Config) -> Chain:
     """The chain through the mount, or straight from the pool where the daemon is down; raises PoolError."""
     if is_mounted(config.mount) and is_answering(config.mount):
-        return Chain(config.mount / "chain", at=config.mount / "at")
+        return Chain(config.mount / "chain", mount=config.mount)
     below = config.pool / "@chain"
     if not below.is_dir():
         raise PoolError(
@@ -224,7 +239,7 @@ def _translated(error: OSError, what: str) -> OpfsError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"{what} does not exist")
     if error.errno == errno.EACCES:
-        return AccessDenied(f"{what} may not be read by you", hint="its document's owner and mode decide")
+        return AccessDenied(f"{what} may not be read by you", hint="owner and mode of the document decide")
     if error.errno == errno.ENODATA:
         return Erased(f"{what} was erased", hint="opfs history tells by whom")
     if error.errno == errno.EUCLEAN:

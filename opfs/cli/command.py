@@ -23,6 +23,17 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _META = "opfs.flags"
 
 
+class Noun(click.Group):
+    """The commands about one thing; its help has the whole first sentence of each."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command]
+            )
+
+
 def set_flag(key: str, value: object) -> None:
     """Let a flag override the setting `key` in the `configuration()` of this invocation."""
     if value is not None:

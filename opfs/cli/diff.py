@@ -30,7 +30,8 @@ def diff(stat: bool, as_json: bool, old: str, new: str, path: str | None) -> Non
     """Show what differs between two blocks, key by key.
 
     A and B are heights, HEAD, HEAD~2, blocks' names, the first digits of their hashes, times (2026-11-03T14:00,
-    'yesterday', '2 hours ago') or labels. Keys that were added are marked +, removed -, changed ~.
+    'yesterday', '2 hours ago') or labels. Keys that were added are marked +, removed -, changed ~. Changes that you may
+    not read are left out.
 
     \b
     Example:
@@ -41,11 +42,17 @@ def diff(stat: bool, as_json: bool, old: str, new: str, path: str | None) -> Non
     from opfs.cli.chain import open_chain
     from opfs.cli.output import echo_json
     from opfs.core.difference import diff_documents
+    from opfs.errors import AccessDenied
 
     chain = open_chain(configuration())
     first, second = chain.resolve(old), chain.resolve(new)
+    unread = []
     for id in _touched(chain, first, second, path):
-        before, after = _document(chain, first, id), _document(chain, second, id)
+        try:
+            before, after = _document(chain, first, id), _document(chain, second, id)
+        except AccessDenied:
+            unread.append(str(id))
+            continue
         changes = diff_documents(before, after)
         if not changes and (before is None) == (after is None):
             continue
@@ -54,6 +61,8 @@ def diff(stat: bool, as_json: bool, old: str, new: str, path: str | None) -> Non
             echo_json({"element": str(id), "state": state, "changes": [change_json(change) for change in changes]})
         else:
             _show(str(id), state, changes, stat=stat)
+    if unread:
+        click.echo(f"opfs: left out, because you may not read it in both: {', '.join(unread)}", err=True)
 
 
 def _touched(chain: Chain, first: BlockName, second: BlockName, path: str | None) -> list[ElementId]:
@@ -69,7 +78,7 @@ def _touched(chain: Chain, first: BlockName, second: BlockName, path: str | None
         {
             event.id
             for block in with_progress(between, len(between), "reading blocks")
-            for event in chain.events(block)
+            for event in chain.events_seen(block)
             if (wanted is None or event.id == wanted) and plugin in ("", event.id.plugin)
         }
     )

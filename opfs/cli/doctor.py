@@ -11,6 +11,8 @@ from opfs.cli.command import configuration, place_options
 if TYPE_CHECKING:
     from opfs.cli.checks import Finding
 
+_CHECK_WIDTH = 17
+"""As wide as `plugin packagekit`: findings are printed as they come."""
 _COLOURS = {"ok": "green", "note": "yellow", "WRONG": "bright_red"}
 
 
@@ -44,6 +46,6 @@ def _show(finding: Finding, *, as_json: bool) -> None:
     if as_json:
         echo_json(asdict(finding))
         return
-    echo(f"{finding.state:5}  {finding.check:14}  {printable(finding.found)}", _COLOURS[finding.state])
+    echo(f"{finding.state:5}  {finding.check:{_CHECK_WIDTH}}  {printable(finding.found)}", _COLOURS[finding.state])
     if finding.remedy:
-        echo(f"{'':23}{printable(finding.remedy)}")
+        echo(f"{'':{_CHECK_WIDTH + 9}}{printable(finding.remedy)}")

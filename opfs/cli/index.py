@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opfs.cli.command import configuration, place_options, require_root
+from opfs.cli.command import Noun, configuration, place_options, require_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ WRONG_EXIT_CODE = 5
 INDEX = "@index"
 
 
-@click.group()
+@click.group(cls=Noun)
 def index() -> None:
     """Look after the search index.
 

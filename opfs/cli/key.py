@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opfs.cli.command import configuration, place_options, require_root
+from opfs.cli.command import Noun, configuration, place_options, require_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opfs.tlog.keys import KeyPair
 
 
-@click.group()
+@click.group(cls=Noun)
 def key() -> None:
     """Show, rotate and import the keys that sign the log.
 

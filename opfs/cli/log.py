@@ -52,7 +52,7 @@ def _events(chain: Chain, wanted: ElementId | None) -> Iterator[tuple[BlockName,
     from opfs.cli.output import with_progress
 
     for block in with_progress(reversed(chain.blocks), len(chain.blocks), "reading blocks"):
-        for event in reversed(chain.events(block)):
+        for event in reversed(chain.events_seen(block)):
             if wanted is None or event.id == wanted:
                 yield block, event
 

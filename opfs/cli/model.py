@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from opfs.cli.command import configuration, place_options
+from opfs.cli.command import Noun, configuration, place_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 
 
-@click.group()
+@click.group(cls=Noun)
 def model() -> None:
     """List, fetch and verify the language models that search uses.
 

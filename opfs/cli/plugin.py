@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from opfs.cli.command import configuration, place_options
+from opfs.cli.command import Noun, configuration, place_options
 from opfs.cli.completions import complete_plugins
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opfs.config import Config
 
 
-@click.group()
+@click.group(cls=Noun)
 def plugin() -> None:
     """List and examine plugins; check that one keeps the contract.
 

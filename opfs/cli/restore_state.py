@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opfs.cli.command import configuration, place_options, require_root
+from opfs.cli.command import Noun, configuration, place_options, require_root
 from opfs.cli.completions import complete_blocks
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opfs.core.restore_state import RestoreState
 
 
-@click.group("restore-state")
+@click.group("restore-state", cls=Noun)
 def restore_state() -> None:
     """Write down what a fresh host needs to become this one, and bring a host to it.
 

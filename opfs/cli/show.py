@@ -42,7 +42,7 @@ def show(as_json: bool, block: str, element: str | None) -> None:
         else:
             click.echo(content, nl=False)
         return
-    header, events = chain.header(name), chain.events(name)
+    header, events = chain.header(name), chain.events_seen(name)
     fields = json.loads(header.encode())
     if as_json:
         echo_json({"block": str(name), "hash": header.hash, **fields, "events": [event_json(name, e) for e in events]})

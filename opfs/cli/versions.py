@@ -14,7 +14,7 @@ from opfs.cli.chain import open_chain
 from opfs.cli.tree import MountedTree
 from opfs.core.erasure import erased_content
 from opfs.core.names import BlockName
-from opfs.errors import NotFound
+from opfs.errors import AccessDenied, NotFound
 from opfs.fuse.mountpoint import is_answering, is_mounted
 
 if TYPE_CHECKING:
@@ -59,6 +59,17 @@ class Versions:
             raise NotFound(
                 f"there never was an element {id} that you may read", hint=f"ls {config.mount}/history/{id.plugin}"
             )
+
+    def check_there(self) -> None:
+        """Raise NotFound for an element that is deleted by now, AccessDenied for one that the caller may not read."""
+        newest = self.all[0]
+        if newest.content is not None:
+            return
+        if isinstance(self._place, MountedTree) and self._place.is_declared(self._id):
+            raise AccessDenied(f"{self._id} may not be read by you", hint="owner and mode of the document decide")
+        raise NotFound(
+            f"{self._id} was deleted in block {newest.block} by {newest.user}", hint=f"opfs history {self._id}"
+        )
 
     def document(self, version: Version) -> Document | None:
         """What the version left, None for a delete, and of what was erased or not kept; raises OpfsError."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from opfs.cli.command import configuration, place_options
+from opfs.cli.command import Noun, configuration, place_options
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _state_option = click.option(
@@ -14,7 +14,7 @@ _state_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Noun)
 def witness() -> None:
     """Be a witness for other logs; see what witnesses say of this one.
 

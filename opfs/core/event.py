@@ -8,13 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from opfs.core.canonical import canonical_bytes, hash_hex
-from opfs.core.names import ElementId, check_element_name
+from opfs.core.names import BlockName, ElementId, check_element_name
 from opfs.errors import IntegrityError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from opfs.core.names import BlockName
 
 FORMAT_VERSION = 1
 MAX_MESSAGE_BYTES = 4096
@@ -104,6 +102,15 @@ def clip_message(text: str) -> str:
 def event_line(block: BlockName, encoded: bytes) -> bytes:
     """The event's line in the stream of events: its canonical bytes with the name of its block put before."""
     return b'{"block":"' + str(block).encode() + b'",' + encoded[1:] + b"\n"
+
+
+def decode_event_line(line: bytes) -> tuple[BlockName, Event]:
+    """Read what `event_line` wrote; raises IntegrityError."""
+    head, _, rest = line.rstrip(b"\n").partition(b",")
+    try:
+        return BlockName.parse(json.loads(head + b"}")["block"]), Event.decode(b"{" + rest)
+    except (ValueError, TypeError, KeyError, InvalidRequest) as error:
+        raise IntegrityError(f"not a line of the stream of events: {error}") from error
 
 
 def pending_line(encoded: bytes) -> bytes:

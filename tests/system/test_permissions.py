@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -59,6 +60,23 @@ def test_search_shows_what_its_reader_may_open(secret):
     assert "town" in as_nobody(secret, "cat 'search/similar/web server'").stdout
     seen_by_root = secret.sh("cat 'search/similar/server of the bank.json'").stdout
     assert {"secret", "gone"} <= {json.loads(line)["element"] for line in seen_by_root.splitlines()}
+
+
+def test_commands_tell_a_user_of_what_he_may_read_and_of_nothing_else(secret):
+    """The owner of `hushed` made it private after a public past: its delete is the last that others see of that."""
+    secret.put("noop/hushed", purpose="the open past")
+    secret.sh(
+        'rm state/noop/hushed.json; umask 077; echo \'{"purpose": "the hidden present"}\' > state/noop/hushed.json'
+    )
+    opfs = f"{sys.executable} -m opfs --mount {secret.mount}"
+    for command in ("log", "diff 0 HEAD", "diff --json 0 HEAD", "show HEAD", "log noop/secret"):
+        told = as_nobody(secret, f"{opfs} {command}")
+        assert (told.returncode, "hidden" in told.stdout) == (0, False), told.stderr
+    assert "noop/open" in as_nobody(secret, f"{opfs} log").stdout
+    assert "the town" in as_nobody(secret, f"{opfs} diff 0 HEAD noop/open").stdout
+    assert "noop/secret" in secret.sh(f"{opfs} log").stdout
+    refused = as_nobody(secret, f"{opfs} blame noop/hushed")
+    assert (refused.returncode, "may not be read by you" in refused.stderr) == (2, True)
 
 
 def test_nothing_is_written_without_permission(secret):

@@ -390,7 +390,7 @@ def test_apply_asks_before_it_destroys(host, tmp_path):
     kept = str(tmp_path / "plan")
     assert "destructive" in host.opfs("plan", "--element", "file/gone", str(tmp_path / "gone.json"), "-o", kept).stdout
     asked = host.opfs("apply", kept, check=False)
-    assert asked.returncode == 130
+    assert asked.returncode == 3
     assert "Do that to this host?" in asked.stdout
     assert victim.exists()
     assert host.opfs("apply", "--yes", kept).returncode == 0

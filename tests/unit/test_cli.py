@@ -85,7 +85,38 @@ def test_help_imports_nothing_heavy():
     assert not imported & HEAVY
 
 
+@pytest.mark.parametrize(
+    "path", [path for path, command in ALL.items() if isinstance(command, click.Group)], ids=" ".join
+)
+def test_a_noun_alone_is_answered_with_its_help_and_no_sentence_cut_short(run, path):
+    result = run(*path[1:])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+    assert "..." not in result.stderr.partition("Commands:")[2]
+
+
 # --- errors
+
+
+@pytest.mark.parametrize(
+    ("given", "exit_code", "said"),
+    [
+        ("n\n", 3, "opfs: nothing was done"),
+        ("", 3, "opfs: nobody answered, and nothing was done"),
+        (None, 130, "opfs: stopped"),
+    ],
+)
+def test_a_question_that_is_not_answered_with_yes(run, monkeypatch, given, exit_code, said):
+    @click.command()
+    def ask():
+        if given is None:
+            raise KeyboardInterrupt
+        click.confirm("Go on?", abort=True)
+
+    monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: ask)
+    result = run("ask", input=given)
+    assert result.exit_code == exit_code
+    assert said in result.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -272,7 +303,7 @@ def test_with_a_mount_labels_are_asked_of_at(pool, tmp_path):
     directory, (h0, _, _) = pool
     (tmp_path / "at").mkdir()
     (tmp_path / "at" / "good").symlink_to(f"../chain/{h0.name}")
-    chain = Chain(directory, at=tmp_path / "at")
+    chain = Chain(directory, mount=tmp_path)
     assert chain.resolve("good") == h0.name
     for name in ("bad", "../at/good", "good/..", "x" * 65):
         with pytest.raises(NotFound, match="neither"):
