@@ -35,7 +35,7 @@ MOUNT_OPTIONS = "nosuid,nodev,noatime,compress=zstd,discard=async"
 """Discards give the space of pruned blocks back to the host; sent by a kernel thread, they do not show in the
 time of a block (2.71 ms without, 2.84 with, at the median of 100)."""
 
-_RELEASE_TIMEOUT_S = 10.0
+_RELEASE_TIMEOUT_S = 60.0
 
 
 def image_path(pool_path: Path) -> Path:

@@ -370,7 +370,7 @@ async def test_what_others_do_is_seen_as_it_happens(plugin, lxcpath, name):
         what()
         assert (await receive.receive()).element == name
 
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(plugin.watch, send.send_nowait)
             while not receive.statistics().current_buffer_used:

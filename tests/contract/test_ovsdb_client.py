@@ -21,7 +21,7 @@ SELECT = {"op": "select", "table": "Bridge", "where": [], "columns": ["name"]}
 
 
 @asynccontextmanager
-async def server(path, answer):
+async def server(path, answer, patience_s=60.0):
     """A server at a socket that hands every message it gets, parsed, to `answer` with a function to send bytes."""
 
     async def serve(stream):
@@ -43,7 +43,7 @@ async def server(path, answer):
     socket.listen()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(socket)])
-        yield OvsdbClient(path, timeout_s=0.5)
+        yield OvsdbClient(path, timeout_s=patience_s)
         nursery.cancel_scope.cancel()
 
 
@@ -111,9 +111,10 @@ async def test_silence_is_a_timeout_and_an_end_is_a_failure(tmp_path):
     async def silence(message, stream):
         return message["method"] != "echo"
 
-    async with server(tmp_path / "db", silence) as client:
+    async with server(tmp_path / "db", silence, patience_s=0.5) as client:
         with pytest.raises(ApplyTimeout, match=r"'transact' within 0.5 s; whether it was done is not known"):
             await client.transact([SELECT])
+        client.timeout_s = 60.0
         async with client.session() as session:
             with pytest.raises(ApplyFailed, match="closed the connection"):
                 await session.call("echo")
@@ -189,15 +190,16 @@ async def test_a_silent_monitor_is_probed(tmp_path, monkeypatch):
             result = [False, ROW, {}] if message["method"] == "monitor_cond_since" else []
             await stream.send_all(json.dumps({"id": message["id"], "result": result, "error": None}).encode())
 
-    async with server(tmp_path / "db", answer) as client, client.session() as session:
+    async with server(tmp_path / "db", answer, patience_s=5.0) as client, client.session() as session:
         await session.monitor({"Bridge": ["name"]})
         with pytest.raises(ApplyTimeout, match="has not answered 'echo'"):
             await session.next_update()
     assert seen == ["monitor_cond_since", "echo", "echo", "echo"]
 
 
-async def test_a_server_that_is_just_being_started_is_waited_for(tmp_path):
-    client = OvsdbClient(tmp_path / "db")
+async def test_a_server_that_is_just_being_started_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(ovsdb, "CONNECT_PATIENCE_S", 60.0)
+    client = OvsdbClient(tmp_path / "db", timeout_s=60.0)
     found = []
 
     async def ask():
@@ -209,7 +211,7 @@ async def test_a_server_that_is_just_being_started_is_waited_for(tmp_path):
         await trio.testing.wait_all_tasks_blocked()
         assert not found
         async with server(tmp_path / "db", always(b'{"id": ID, "result": ["x"], "error": null}')):
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while not found:  # noqa: ASYNC110
                     await trio.sleep(0.01)
     assert found == [["x"]]

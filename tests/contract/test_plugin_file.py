@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 
 import pytest
 import trio
@@ -332,9 +333,9 @@ async def test_links_that_go_round_end(plugin, place):
 @pytest.mark.parametrize("kind", ["directory", "fifo"])
 async def test_what_is_no_regular_file_is_refused(plugin, place, kind):
     (place / "a").mkdir() if kind == "directory" else os.mkfifo(place / "a")
-    with trio.fail_after(10), pytest.raises(ApplyFailed, match="not a regular file"):
+    with trio.fail_after(60), pytest.raises(ApplyFailed, match="not a regular file"):
         await become(plugin, "a", {"path": str(place / "a"), "content": "x"})
-    with trio.fail_after(10), pytest.raises(ApplyFailed):
+    with trio.fail_after(60), pytest.raises(ApplyFailed):
         await become(plugin, "b", {"path": str(place / "b"), "source": str(place / "a")})
     assert not (place / "b").exists()
 
@@ -434,13 +435,21 @@ async def test_changes_by_others_are_seen_with_their_process(plugin, place):
     send, receive = trio.open_memory_channel(1000)
 
     async def seen(script, element, culprit=""):
-        # The shell waits a little, so that it can still be asked who it is.
-        await trio.run_process(["sh", "-c", f"{script} && sleep 0.1"], cwd=place)
-        async for sighting in receive:
-            if sighting.element == element and culprit in sighting.culprit:
-                return sighting
+        """The shell waits for its end, so that it can still be asked who it is."""
+        shell = await trio.lowlevel.open_process(
+            ["sh", "-c", f"{script} && read end"], stdin=subprocess.PIPE, cwd=place
+        )
+        try:
+            async for sighting in receive:
+                if sighting.element == element and culprit in sighting.culprit:
+                    return sighting
+        finally:
+            shell.kill()
+            with trio.CancelScope(shield=True):
+                await shell.wait()
+                await shell.stdin.aclose()
 
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(plugin.watch, send.send_nowait)
             while not receive.statistics().current_buffer_used:
@@ -467,7 +476,7 @@ async def test_without_fanotify_changes_are_seen_all_the_same(plugin, place, mon
     path = place / "a"
     await become(plugin, "a", {"path": str(path), "content": "x"})
     send, receive = trio.open_memory_channel(1000)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(plugin.watch, send.send_nowait)
             while not receive.statistics().current_buffer_used:
@@ -481,7 +490,7 @@ async def test_files_on_btrfs_are_watched(tmp_path, btrfs_place):
     plugin, path = FilePlugin(tmp_path / "records"), btrfs_place / "a"
     await become(plugin, "a", {"path": str(path), "content": "x"})
     send, receive = trio.open_memory_channel(1000)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(plugin.watch, send.send_nowait)
             while not receive.statistics().current_buffer_used:

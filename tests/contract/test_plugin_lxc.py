@@ -304,7 +304,7 @@ async def test_a_cancelled_create_leaves_nothing(plugin, lxcpath, name, tmp_path
     config = tmp_path / "base.conf"
     config.write_text("lxc.net.0.type = empty\n")
     tools = LxcTools(lxcpath)
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tools.create, name, config, str(template))
             while not started.exists():

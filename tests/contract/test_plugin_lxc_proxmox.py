@@ -177,7 +177,7 @@ async def test_changes_are_seen_as_they_happen(plugin, place):
         sightings.append(sighting)
         seen.set()
 
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(plugin.watch, report)
             await trio.testing.wait_all_tasks_blocked()

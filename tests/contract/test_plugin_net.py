@@ -280,7 +280,7 @@ async def watching(plugin):
     """A watch that listens, and what it reports."""
     send, receive = trio.open_memory_channel(math.inf)
     mtus = itertools.cycle(["1300", "1301"])
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(plugin.watch, send.send_nowait)
             while not receive.statistics().current_buffer_used:

@@ -284,7 +284,7 @@ async def test_the_watch_reports_flows_that_others_change_and_a_switch_that_was_
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(plugin.watch, report)
-        with trio.fail_after(15):
+        with trio.fail_after(120):
             await expect(lambda: switch.ofctl("add-flow", switch.management(bridge), "priority=5,icmp,actions=drop"))
             await expect(lambda: switch.ofctl("del-flows", switch.management(bridge), "icmp"))
             switch.restart_vswitchd()

@@ -230,7 +230,7 @@ trio.run(main)
 async def test_a_killed_process_is_drift_and_its_socket_is_in_nobodys_way(plugin):
     await become(plugin, DOCUMENTS[0])
     run("pkill", "-9", "-x", "wireguard-go")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while await observed(plugin) is not None:
         assert time.monotonic() < deadline
     assert has_socket("wg0")
@@ -317,7 +317,7 @@ async def test_what_others_do_to_peers_is_seen_though_the_kernel_says_nothing(pl
     monkeypatch.setattr("opfs.clients.wireguard.watching.LOOK_INTERVAL_S", 0.05)
     await become(plugin, DOCUMENTS[0])
     send, receive = trio.open_memory_channel(math.inf)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(plugin.watch, send.send_nowait)
             for number in itertools.cycle(range(2, 9)):  # the first look has nothing to compare with

@@ -30,7 +30,7 @@ def host(guest):
 
 @pytest.fixture
 def plugin(host, tmp_path):
-    return PackagekitPlugin(tmp_path / "packagekit", bus=host.bus, root=host.root, timeout_s=60)
+    return PackagekitPlugin(tmp_path / "packagekit", bus=host.bus, root=host.root, timeout_s=300)
 
 
 @pytest.mark.parametrize(("transition", "failing"), MATRIX)
@@ -57,7 +57,7 @@ async def test_a_packagekit_that_dies_half_way_is_told_and_what_it_left_is_seen_
             failure = str(error)
 
     async with path.started() as sequencer:
-        with trio.fail_after(120):
+        with trio.fail_after(300):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(install, sequencer)
                 await wait_for(host, "/run/opfs-waits")

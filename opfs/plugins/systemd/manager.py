@@ -6,7 +6,6 @@ A job is awaited until the manager says how it ended; whoever stops waiting leav
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from opfs.clients.dbus import Bus, BusError, Service, open_bus
+from opfs.clients.tool import run_tool
 from opfs.errors import ApplyFailed, ApplyTimeout
 from opfs.plugins.systemd.unitfile import LIMITED, kind_of
 
@@ -195,13 +195,10 @@ class SystemManager:
         where = [] if self._root == Path("/") else [f"--root={self._root}"]
         options = ["--quiet", "--no-pager", "--output=cat", f"--lines={_SHOWN_LINES}", *where]
         try:
-            with trio.fail_after(5):
-                done = await trio.run_process(
-                    ["journalctl", *options, match], capture_stdout=True, stderr=subprocess.DEVNULL, check=False
-                )
-        except (OSError, trio.TooSlowError):
+            done = await run_tool(["journalctl", *options, match], timeout_s=30)
+        except ApplyFailed:
             return ()
-        return bytes(done.stdout).decode("utf-8", "replace").splitlines()
+        return done.output.splitlines()
 
     async def forget_failure(self, unit: str) -> None:
         """Reset the memory of a failed run; nothing where the manager knows no such unit."""
