@@ -40,9 +40,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-
 FIRST_PID = 5_000_000
 """Beyond the kernel's largest pid, so that /proc knows none of them: each is a process of one thread."""
+
+PATH = "memory/100.json"
+RED, BLUE = b'{"colour": "red"}\n', b'{"colour": "blue"}\n'
+"""A document of the plugin in memory, and what tests write there."""
 
 _pids = itertools.count(FIRST_PID)
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from stateworld import BLUE, PATH, RED
 
 from opfs.core.document import MAX_DOCUMENT_BYTES
 from opfs.errors import Busy, InvalidRequest, NotFound, ReadOnly, Rejected, TooLarge
@@ -14,9 +15,7 @@ from opfs.vfs.node import Directory
 if TYPE_CHECKING:
     from stateworld import Process, World
 
-RED, BLUE = b'{"colour": "red"}\n', b'{"colour": "blue"}\n'
 NOREPLACE, EXCHANGE = 1, 2
-PATH = "memory/100.json"
 
 
 async def test_a_draft_becomes_a_document_with_what_belongs_to_it(world: World, alice: Process) -> None:

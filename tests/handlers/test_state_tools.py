@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from stateworld import BLUE, PATH, RED
 
 from opfs.errors import ApplyFailed, InvalidRequest, Rejected
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from stateworld import Process, World
     from trio.testing import MockClock
 
-RED, BLUE = b'{"colour": "red"}\n', b'{"colour": "blue"}\n'
-PATH = "memory/100.json"
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 

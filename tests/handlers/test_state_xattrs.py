@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blake3 import blake3
+from stateworld import BLUE, PATH, RED
 
 from opfs.core.names import BlockName
 from opfs.errors import InvalidRequest, Rejected, Stale, TooLarge
-from opfs.vfs.notes import NO_NOTE, Note, from_xattrs, with_xattr
+from opfs.vfs.notes import COMPUTED, NO_NOTE, Note, from_xattrs, with_xattr
 
 if TYPE_CHECKING:
     from stateworld import Process, World
 
-RED, BLUE = b'{"colour": "red"}\n', b'{"colour": "blue"}\n'
-PATH = "memory/100.json"
 MESSAGE, BASE = "user.opfs.message", "user.opfs.base"
 HEAD = BlockName(7, "9f86d081884c")
 
@@ -25,8 +24,8 @@ HEAD = BlockName(7, "9f86d081884c")
 async def test_what_they_tell(world: World, shell: Process, alice: Process) -> None:
     await alice.redirect(PATH, RED)
     node = await shell.node(PATH)
-    names = await node.list_xattrs(shell.caller)
-    assert {name: await shell.getxattr(PATH, name) for name in names} == {
+    assert list(await node.list_xattrs(shell.caller)) == [], "what copies attributes would copy those that are listed"
+    assert {name: await shell.getxattr(PATH, name) for name in COMPUTED} == {
         "user.opfs.block": b"00000001",
         "user.opfs.blake3": blake3(RED).hexdigest().encode(),
         "user.opfs.actor": b"alice",
@@ -49,6 +48,7 @@ async def test_a_message_is_used_once_by_its_user(world: World, shell: Process, 
     await shell.redirect(PATH, RED)
     await shell.setxattr(PATH, MESSAGE, b"repainted, as agreed")
     assert await shell.getxattr(PATH, MESSAGE) == b"repainted, as agreed"
+    assert list(await (await shell.node(PATH)).list_xattrs(shell.caller)) == [MESSAGE]
     assert await alice.getxattr(PATH, MESSAGE) is None
     await alice.redirect(PATH, b'{"size": 1}')
     with pytest.raises(InvalidRequest):
