@@ -19,7 +19,7 @@ import numpy as np
 
 from opfs.errors import IntegrityError
 from opfs.index.exact.mapped import MappedRows
-from opfs.index.exact.residence import make_resident
+from opfs.index.exact.residence import address_of, make_resident
 from opfs.index.layout import HEADER_BYTES, record_header
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class PackedFile:
             if count > len(self._mapped):
                 raise IntegrityError(f"a file of the index has {len(self._mapped)} records, not {count}")
             records = self._mapped[:count]
-        make_resident(records)
+        make_resident(address_of(records), records.nbytes)
         return records
 
     def _map(self) -> NDArray[Any]:

@@ -10,11 +10,12 @@ Concurrency: each call writes to its own piece of the bounds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from opfs.index.exact.mapped import PIECE_ROWS
+from opfs.index.exact.products import multiply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,9 +133,9 @@ def _multiply(
     *,
     add: bool,
 ) -> None:
-    out: Any = None if add else bounds
     if where is None:
-        products = np.vecdot(rows, factors, out=out)
+        products = np.empty_like(bounds) if add else bounds
+        multiply(rows, factors, products)
         if add:
             bounds += products
         return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opfs.index.exact.residence import make_resident, make_rows_resident
+from opfs.index.exact.residence import address_of, make_resident, make_rows_resident
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -36,57 +36,62 @@ class MappedRows:
     dtype: np.dtype[Any]
     offset_bytes: int
     _pieces: tuple[NDArray[Any], ...]
+    _addresses: tuple[int, ...]
 
     @classmethod
     def of(
         cls, descriptor: int, *, count: int, width: int, offset_bytes: int = 0, dtype: DTypeLike = "<f4"
     ) -> MappedRows:
         """Map `count` rows, all of which the file must have; raises OSError, ValueError for a shorter file."""
-        return cls(0, width, np.dtype(dtype), offset_bytes, ()).grown(descriptor, count)
+        return cls(0, width, np.dtype(dtype), offset_bytes, (), ()).grown(descriptor, count)
 
     def grown(self, descriptor: int, count: int) -> MappedRows:
         """The same rows and those appended since; `count` may also be smaller."""
-        kept = self._pieces[: min(self.count, count) // PIECE_ROWS]
-        first_new = len(kept) * PIECE_ROWS
-        new = (
-            self._map(descriptor, first, min(first + PIECE_ROWS, count))
-            for first in range(first_new, count, PIECE_ROWS)
-        )
-        return replace(self, count=count, _pieces=(*kept, *new))
+        kept = min(self.count, count) // PIECE_ROWS
+        starts = range(kept * PIECE_ROWS, count, PIECE_ROWS)
+        new = tuple(self._map(descriptor, first, min(first + PIECE_ROWS, count)) for first in starts)
+        addresses = (*self._addresses[:kept], *map(address_of, new))
+        return replace(self, count=count, _pieces=(*self._pieces[:kept], *new), _addresses=addresses)
 
     def prefix(self, count: int) -> MappedRows:
         """The first `count` of these rows."""
         if not 0 <= count <= self.count:
             raise ValueError(f"a prefix of {count} of {self.count} rows")
-        return replace(self, count=count, _pieces=self._pieces[: -(-count // PIECE_ROWS)])
+        pieces = -(-count // PIECE_ROWS)
+        return replace(self, count=count, _pieces=self._pieces[:pieces], _addresses=self._addresses[:pieces])
 
     def rows(self, first: int, end: int) -> NDArray[Any]:
         """Rows `first` to `end` of one piece, in memory, not copied; raises OSError."""
         number, start = divmod(first, PIECE_ROWS)
         if not first < end <= min((number + 1) * PIECE_ROWS, self.count):
             raise ValueError(f"rows {first} to {end} of {self.count} are not within one piece of {PIECE_ROWS}")
-        part = self._pieces[number][start : start + end - first]
-        make_resident(part)
-        return part
+        make_resident(self._addresses[number] + start * self._row_bytes, (end - first) * self._row_bytes)
+        return self._pieces[number][start : start + end - first]
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """A copy of the given rows, which are ascending; raises OSError, IndexError."""
         if len(rows) and not 0 <= rows[0] <= rows[-1] < self.count:
             raise IndexError(f"rows {rows[0]} to {rows[-1]} of {self.count}")
         result = np.empty((len(rows), self.width), dtype=self.dtype)
-        bounds = np.searchsorted(rows, np.arange(len(self._pieces) + 1) * PIECE_ROWS)
-        for number in np.flatnonzero(np.diff(bounds)).tolist():
-            first, end = int(bounds[number]), int(bounds[number + 1])
-            piece, inside = self._pieces[number], rows[first:end] - number * PIECE_ROWS
+        starts = np.searchsorted(rows, np.arange(len(self._pieces) + 1) * PIECE_ROWS)
+        numbers = np.flatnonzero(np.diff(starts)).tolist()
+        within, starts = rows % PIECE_ROWS, starts.tolist()
+        for number in numbers:
+            first, end = starts[number], starts[number + 1]
+            piece, inside = self._pieces[number], within[first:end]
             if len(inside) * _BYTES_PER_REQUEST < piece.nbytes:
-                make_rows_resident(piece, inside)
+                make_rows_resident(self._addresses[number], self._row_bytes, inside)
             else:
-                make_resident(piece)
-            np.take(piece, inside, axis=0, out=result[first:end], mode="clip")
+                make_resident(self._addresses[number], piece.nbytes)
+            piece.take(inside, axis=0, out=result[first:end], mode="clip")
         return result
 
+    @property
+    def _row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
     def _map(self, descriptor: int, first: int, end: int) -> NDArray[Any]:
-        row_bytes = self.width * self.dtype.itemsize
+        row_bytes = self._row_bytes
         start = self.offset_bytes + first * row_bytes
         # A map begins at a page.
         before = start % mmap.ALLOCATIONGRANULARITY

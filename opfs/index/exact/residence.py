@@ -1,4 +1,4 @@
-"""Bring a mapped array into memory, so that touching it is no SIGBUS.
+"""Bring mapped memory in, so that touching it is no SIGBUS.
 
 A page that the disk does not give kills whoever touches it. So the kernel is asked for what is missing first, which
 is an error and not a signal. What is left is a page that the kernel drops between the question and the touch and
@@ -13,6 +13,7 @@ import ctypes
 import errno
 import mmap
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,39 +29,59 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 
-def make_resident(array: NDArray[Any]) -> None:
-    """Have every page of a C-contiguous array over a mapped file in memory when this returns; raises OSError(EIO)."""
-    if not array.nbytes:
-        return
+class _Scratch(threading.local):
+    """What mincore(2) fills, one for each thread: making one anew costs as much as the call."""
+
+    def __init__(self) -> None:
+        self.present = np.empty(0, dtype=np.uint8)
+        self.address = 0
+
+    def reserve(self, count: int) -> None:
+        if len(self.present) < count:
+            self.present = np.empty(count, dtype=np.uint8)
+            self.address = address_of(self.present)
+
+
+_scratch = _Scratch()
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where its first number is."""
     address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def make_resident(address: int, size_bytes: int) -> None:
+    """Have every page of some mapped memory there when this returns; raises OSError(EIO)."""
+    if not size_bytes:
+        return
     first = address // _PAGE
-    count = (address + array.nbytes - 1) // _PAGE + 1 - first
-    present = np.empty(count, dtype=np.uint8)
+    count = (address + size_bytes - 1) // _PAGE + 1 - first
+    _scratch.reserve(count)
     # mincore(2) is asked first: it takes 0.3 ms for a GB that is there, populating the same 65 ms.
-    if _libc.mincore(first * _PAGE, count * _PAGE, present.ctypes.data):
+    if _libc.mincore(first * _PAGE, count * _PAGE, _scratch.address):
         error = _failure()
         if error.errno not in (errno.EPERM, errno.ENOSYS):
             raise error
         populate_pages(first, count)  # a filter of system calls does not let it be asked
         return
-    if (present & 1).all():
+    present = _scratch.present[:count]
+    if np.bitwise_and.reduce(present) & 1:
         return
     # From the first page that is missing to the last, in one request: the kernel reads ahead in it.
     missing = np.flatnonzero(present & 1 == 0)
     populate_pages(first + int(missing[0]), int(missing[-1] - missing[0]) + 1)
 
 
-def make_rows_resident(array: NDArray[Any], rows: NDArray[np.int64]) -> None:
+def make_rows_resident(address: int, width_bytes: int, rows: NDArray[np.int64]) -> None:
     """As `make_resident`, but only the pages with the given rows, which are ascending."""
-    address: int = array.__array_interface__["data"][0]
-    width = array.strides[0]
     first = end = 0
     for row in rows.tolist():
-        start = (address + row * width) // _PAGE
+        start = (address + row * width_bytes) // _PAGE
         if start > end:
             populate_pages(first, end - first)
             first = start
-        end = (address + (row + 1) * width - 1) // _PAGE + 1
+        end = (address + (row + 1) * width_bytes - 1) // _PAGE + 1
     populate_pages(first, end - first)
 
 

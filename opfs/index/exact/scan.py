@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opfs.index.exact.blocks import BlockScores, kth_highest, not_above
+from opfs.index.exact.blocks import BlockScores, not_above
 from opfs.index.exact.bounding import Bounding
 from opfs.index.exact.mapped import PIECE_ROWS
+from opfs.index.exact.products import SEEDS, find_floor, score
+from opfs.index.exact.sift import sift
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,19 +37,18 @@ if TYPE_CHECKING:
 # So few are scored at once: bounding them would cost more.
 _FEW_ROWS = 512
 _FEW_SELECTED = 16_384
+"""As few, where nothing is derived."""
+_SCATTERED = 16
+"""Where one row of so many counts, fetching their layers row by row costs less than reading all."""
 FEWEST_LAYERED = 8 * PIECE_ROWS
 """With fewer rows, a pass over all of them takes less than what the layers save."""
-_SEEDS = 32
 _FEW_SEEDS = 6
-_SCORED_ROWS = 512
 _FEW_LOWERED = 60_000
 """Of so few rows each piece has little to do, and two threads wait for the interpreter more than they work."""
 _SAMPLED_PIECES = 32
 """One piece of so many is in the sample."""
 _MUCH_LEFT = 0.1
 """Where the layers leave a greater share than this, they cost more than they save."""
-# float64 dot products of unit vectors are off by far less.
-_FLOAT64_MARGIN = 1e-12
 
 
 def nearest(
@@ -73,32 +74,19 @@ def nearest(
     if min(limit, selected) < 1:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
     length = float(np.linalg.norm(wide))
-    if length == 0 or selected <= max(_FEW_SELECTED, 2 * limit):
+    derived = derived if base.count >= FEWEST_LAYERED else None
+    few = max(_FEW_ROWS, 2 * limit)
+    if length == 0 or selected <= few or (selected <= _FEW_SELECTED and derived is None):
         rows = np.arange(base.count) if mask is None else np.flatnonzero(mask)
+    elif derived is not None and mask is not None and selected * _SCATTERED <= base.count:
+        rows = sift(base, derived, wide / length, np.flatnonzero(mask), limit=limit, few=few, workers=workers)
     else:
         unit = wide / length
-        derived = derived if base.count >= FEWEST_LAYERED else None
         aim = derived.basis.aim(unit) if derived else None
         bounding = Bounding(base, unit.astype(np.float32), mask, derived, aim, BlockScores(base.count))
         rows = _Search(bounding, unit, limit, workers).candidates()
     scores = score(base, rows, wide, workers)
     return _best(rows, scores, limit)
-
-
-def score(
-    base: MappedRows, rows: NDArray[np.int64], query: NDArray[np.float64], workers: Workers
-) -> NDArray[np.float64]:
-    """Dot products in float64 with the given rows, ascending; equal rows get equal scores, wherever they lie."""
-    scores = np.empty(len(rows), dtype=np.float64)
-
-    def work(first: int) -> None:
-        part = slice(first, first + _SCORED_ROWS)
-        # Row by row, not a matrix product: that adds in an order which depends on the row's place.
-        np.vecdot(base.take(rows[part]).astype(np.float64), query, out=scores[part])
-
-    with np.errstate(invalid="ignore"):
-        workers.run(lambda: work, range(0, len(rows), _SCORED_ROWS))
-    return scores
 
 
 def _best(
@@ -134,13 +122,13 @@ class _Search:
         rest = [first for first in bounding.pieces if first not in is_sampled]
         self.workers.run(lambda: bounding.start, rest)
         for stage in layers[1:]:
-            floor = max(floor, self._floor(max(_SEEDS, 2 * self.limit)))
+            floor = max(floor, self._floor(max(SEEDS, 2 * self.limit)))
             count = bounding.upper.count_reaching(floor)
             if count <= _FEW_ROWS:
                 return bounding.upper.reaching(floor)
             self._lower(stage, floor, count, left_out=is_sampled if stage <= sampled_stage else frozenset())
         if layers:
-            floor = max(floor, self._floor(max(_SEEDS, 2 * self.limit)))
+            floor = max(floor, self._floor(max(SEEDS, 2 * self.limit)))
             count = bounding.upper.count_reaching(floor)
             if count <= _FEW_ROWS:
                 return bounding.upper.reaching(floor)
@@ -178,8 +166,8 @@ class _Search:
 
     def _floor(self, count: int) -> float:
         """What the scores of `limit` rows reach, found among `count` with the highest bounds."""
-        scores = score(self.bounding.base, self.bounding.upper.highest(count), self.query, self.workers)
-        return kth_highest(scores[np.isfinite(scores)], self.limit) - _FLOAT64_MARGIN
+        highest = self.bounding.upper.highest(count)
+        return find_floor(self.bounding.base, highest, self.query, self.limit, self.workers)
 
     def _closest(self, floor: float) -> NDArray[np.int64]:
         """Rows that may be among the best where those that reach the floor are bounded by their own product."""
