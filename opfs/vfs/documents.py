@@ -18,7 +18,7 @@ from opfs.commit.change import Change
 from opfs.core.names import ElementId, element_of_file
 from opfs.errors import InvalidRequest, NotFound
 from opfs.vfs.node import NAMED, NEVER, Attributes, CachePolicy, File, Handle
-from opfs.vfs.notes import ACTOR, BLAKE3, BLOCK, STATUS, base_of, with_xattr
+from opfs.vfs.notes import ACTOR, BLAKE3, BLOCK, COMPUTED, STATUS, base_of, with_xattr
 from opfs.vfs.staged import StagedBytes
 from opfs.vfs.writer import ABSENT, DocumentWriter, changed
 
@@ -191,7 +191,8 @@ class DocumentFile(File):
         return xattrs | services.submissions.note(caller.uid, self.id).to_xattrs()
 
     async def list_xattrs(self, caller: Caller) -> Iterable[str]:
-        return self._xattrs(caller)
+        """Only what is set: tools that copy attributes would copy the others too, and nobody can set those."""
+        return [name for name in self._xattrs(caller) if name not in COMPUTED]
 
     async def get_xattr(self, name: str, caller: Caller) -> bytes | None:
         return self._xattrs(caller).get(name)

@@ -18,7 +18,7 @@ from opfs.errors import InvalidRequest, NotFound, ReadOnly, Rejected
 from opfs.ports import FileAttributes
 from opfs.vfs.documents import DocumentFile
 from opfs.vfs.drafts import Drafts
-from opfs.vfs.node import FOREVER, CachePolicy, Directory
+from opfs.vfs.node import FOREVER, Attributes, CachePolicy, Directory
 from opfs.vfs.open_documents import OpenDocuments
 from opfs.vfs.renames import rename
 from opfs.vfs.services import Services
@@ -35,7 +35,36 @@ if TYPE_CHECKING:
     from opfs.vfs.node import AttributeChanges, Caller, File, Handle, Node, NodeKey
 
 
-class StateDirectory(Directory):
+@dataclass(slots=True)
+class _Frame(Directory):
+    """A directory that nobody makes or removes: root's, listed by everybody, as old as the daemon.
+
+    One link, which find(1) takes for "subdirectories not counted".
+    """
+
+    services: Services
+    time_ns: int
+
+    @property
+    def cache(self) -> CachePolicy:
+        return FOREVER
+
+    async def attributes(self, caller: Caller) -> Attributes:
+        time_ns = self.time_ns
+        return Attributes(mode=stat.S_IFDIR | 0o755, atime_ns=time_ns, mtime_ns=time_ns, ctime_ns=time_ns)
+
+    async def set_attributes(self, changes: AttributeChanges, handle: Handle | None, caller: Caller) -> None:
+        """Times may be set and are not kept: what copies a directory sets them, and must not fail over it."""
+        present = await self.attributes(caller)
+        if changes.mode in (None, stat.S_IMODE(present.mode)) and {changes.uid, changes.gid} <= {None, 0}:
+            return
+        raise Rejected(
+            f"/{'/'.join(self.key)} belongs to root and is listed by everybody",
+            hint="owner and mode of the documents say who may read and change them",
+        )
+
+
+class StateDirectory(_Frame):
     """/state. Whoever tells it of blocks gets to know which files the kernel has pages of."""
 
     def __init__(
@@ -46,9 +75,8 @@ class StateDirectory(Directory):
         identify: Callable[[Caller], Actor],
         clock: Clock,
     ) -> None:
-        super().__init__(("state",))
         documents = OpenDocuments()
-        self.services = Services(
+        services = Services(
             sequencer=sequencer,
             submissions=Submissions(sequencer, refusals, documents, identify),
             documents=documents,
@@ -56,10 +84,7 @@ class StateDirectory(Directory):
             identify=identify,
             clock=clock,
         )
-
-    @property
-    def cache(self) -> CachePolicy:
-        return FOREVER
+        super().__init__(("state",), services, clock.now_ns())
 
     def cached(self, changed: Iterable[ElementId]) -> list[NodeKey]:
         """Of these elements' files, those that readers have open, so that the kernel may have pages of them."""
@@ -70,11 +95,14 @@ class StateDirectory(Directory):
         if name not in self.services.sequencer.plugins:
             installed = ", ".join(sorted(self.services.sequencer.plugins))
             raise NotFound(f"there is no plugin {name!r}", hint=f"installed are: {installed}")
-        return PluginDirectory((*self.key, name), self.services)
+        return self._plugin(name)
 
     async def entries(self, caller: Caller) -> Iterable[tuple[str, Node]]:
         names = sorted(self.services.sequencer.plugins)
-        return [(name, PluginDirectory((*self.key, name), self.services)) for name in names]
+        return [(name, self._plugin(name)) for name in names]
+
+    def _plugin(self, name: str) -> PluginDirectory:
+        return PluginDirectory((*self.key, name), self.services, self.time_ns)
 
     async def create(self, name: str, mode: int, flags: int, caller: Caller) -> tuple[File, Handle]:
         raise Rejected("/state holds the plugins' directories only", hint="documents are made in /state/<plugin>/")
@@ -87,28 +115,12 @@ class StateDirectory(Directory):
 
 
 @dataclass(slots=True)
-class PluginDirectory(Directory):
+class PluginDirectory(_Frame):
     """/state/<plugin>."""
-
-    services: Services
-
-    @property
-    def cache(self) -> CachePolicy:
-        return FOREVER
 
     @property
     def plugin(self) -> str:
         return self.key[-1]
-
-    async def set_attributes(self, changes: AttributeChanges, handle: Handle | None, caller: Caller) -> None:
-        """Times may be set and are not kept: what copies a directory sets them, and must not fail over it."""
-        present = await self.attributes(caller)
-        if changes.mode in (None, stat.S_IMODE(present.mode)) and {changes.uid, changes.gid} <= {None, 0}:
-            return
-        raise Rejected(
-            f"/state/{self.plugin} belongs to root and is listed by everybody",
-            hint="owner and mode of the documents in it say who may read and change them",
-        )
 
     def _document(self, name: str) -> DocumentFile:
         return DocumentFile((*self.key, name), self.services)
