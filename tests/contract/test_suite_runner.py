@@ -77,6 +77,13 @@ async def test_a_broken_plugin_is_told_what_was_promised_and_what_was_found():
     assert "ZeroDivisionError: by nothing" in {verdict.said for verdict in verdicts}
 
 
+async def test_the_failure_matrix_says_what_went_wrong_at_the_bottom():
+    verdicts = await run(case_from_module(Liar(), f"{__name__}:plain"), hang_limit_s=0.1)
+    said = {verdict.name: verdict.said for verdict in verdicts}
+    assert "/answer: wanted 42, found 0" in said["modify: the backend refuses"]
+    assert not any("ExceptionGroup" in words for words in said.values())
+
+
 async def test_what_is_there_is_never_touched():
     plugin = NoopPlugin()
     [action] = plugin.plan("case", None, {"mine": 1}).actions

@@ -117,8 +117,7 @@ async def run_checks(
             try:
                 await check(case)
             except Exception as error:
-                told = str(error) or type(error).__name__
-                said = told if isinstance(error, AssertionError | OpfsError) else f"{type(error).__name__}: {told}"
+                said = _in_words(error)
                 await _clean(case)
         yield Verdict(name, said[:_SAID], time.monotonic() - started)
 
@@ -146,6 +145,14 @@ def _checks(
                 await check_failures(case, *row, hang_limit_s=hang_limit_s)
 
             yield f"{transition.value}: the backend {failing.value.replace('-', ' ')}", check_row
+
+
+def _in_words(error: BaseException) -> str:
+    """What went wrong at the bottom of it: a failure in a task of a nursery arrives in groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    told = str(error) or type(error).__name__
+    return told if isinstance(error, AssertionError | OpfsError) else f"{type(error).__name__}: {told}"
 
 
 async def _clean(case: PluginCase) -> None:
