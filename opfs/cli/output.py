@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
@@ -41,15 +42,37 @@ def echo(text: str, colour: str | None = None, *, bold: bool = False) -> None:
 
 def echo_rows(rows: Sequence[Sequence[Cell]]) -> None:
     """Print rows with aligned columns; the last column is left as it is."""
+    for row in aligned(rows):
+        click.echo(drawn(row), color=is_coloured())
+
+
+def aligned(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+    """The rows with every cell but the last of a row made as wide as the widest of its column, and two blanks more."""
     cells = [[(printable(text), colour) for text, colour in row] for row in rows]
     widths = [max(width_of(row[column][0]) for row in cells) for column in range(len(cells[0]))] if cells else []
-    coloured = is_coloured()
-    for row in cells:
-        parts = []
-        for column, (text, colour) in enumerate(row):
-            padded = text + " " * (widths[column] - width_of(text)) if column < len(row) - 1 else text
-            parts.append(click.style(padded, fg=colour) if coloured and colour else padded)
-        click.echo("  ".join(parts).rstrip(), color=coloured)
+    return [
+        [(text + " " * (widths[column] + 2 - width_of(text)), colour) for column, (text, colour) in enumerate(row[:-1])]
+        + row[-1:]
+        for row in cells
+    ]
+
+
+def drawn(row: Sequence[Cell], columns: int | None = None) -> str:
+    """A row as a terminal gets it, in at most so many columns."""
+    coloured, parts = is_coloured(), []
+    for text, colour in row:
+        shown = printable(text) if columns is None else cut(printable(text), columns)
+        columns = None if columns is None else columns - width_of(shown)
+        parts.append(click.style(shown, fg=colour) if coloured and colour else shown)
+    return "".join(parts).rstrip()
+
+
+def cut(text: str, columns: int) -> str:
+    """The beginning of a printable text that has room in so many columns."""
+    if width_of(text) <= columns:
+        return text
+    ends = accumulate(width_of(character) for character in text)
+    return text[: sum(end <= columns for end in ends)]
 
 
 def echo_json(value: Any) -> None:

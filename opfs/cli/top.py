@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opfs.cli.figures import Between
+    from opfs.cli.output import Cell
 
-NEWEST = 10
-"""Events that are shown."""
-_TAIL_BYTES = 32 << 10
+    Row = list[Cell]
+
+EVENTS_OF_ONE_PAGE = 10
+"""So many events are shown where no terminal says how many there is room for."""
+_TAIL_BYTES = 128 << 10
 _OPERATIONS = ("commit", "hash", "snapshot", "anchor", "observe", "apply", "verify", "search", "vectorize")
+_STANDING_COLOURS = {"waiting": "yellow", "failed": "bright_red", "drifted": "bright_red"}
+_DIM = "bright_black"
 _HOME, _TO_END_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _OTHER_SCREEN, _OWN_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
@@ -38,32 +44,30 @@ def top(interval: float, once: bool) -> None:
     Example:
       opfs top
     """
+    from opfs.cli.output import aligned, drawn
+
     mount = configuration().mount
     pages = _pages(mount, interval)
     if once or not sys.stdout.isatty():
-        click.echo("\n".join(next(pages)))
+        figures, events = next(pages)
+        for row in (*figures, [], *aligned(events[:EVENTS_OF_ONE_PAGE])):
+            click.echo(drawn(row))
         return
     click.echo(_OTHER_SCREEN, nl=False)
     try:
-        for page in pages:
-            width, height = _terminal()
-            shown = (line[:width] + _TO_END_OF_LINE for line in page[: height - 1])
-            click.echo(_HOME + "\n".join(shown) + _BELOW, nl=False)
+        for figures, events in pages:
+            width, height = shutil.get_terminal_size()
+            page = [*figures, [], *aligned(events[: max(0, height - len(figures) - 2)])]
+            shown = (drawn(row, width) + _TO_END_OF_LINE for row in page[: height - 1])
+            click.echo(_HOME + "\n".join(shown) + _BELOW, nl=False, color=True)
     except KeyboardInterrupt:
         pass
     finally:
         click.echo(_OWN_SCREEN, nl=False)
 
 
-def _terminal() -> tuple[int, int]:
-    import shutil
-
-    size = shutil.get_terminal_size()
-    return size.columns, size.lines
-
-
-def _pages(mount: Path, interval: float) -> Iterator[list[str]]:
-    """A page for every interval; raises PoolError where nothing answers."""
+def _pages(mount: Path, interval: float) -> Iterator[tuple[list[Row], list[Row]]]:
+    """For every interval the figures and the newest events; raises PoolError where nothing answers."""
     from opfs.cli.figures import Between, Page
     from opfs.errors import PoolError
     from opfs.fuse.mountpoint import is_answering, is_mounted
@@ -75,41 +79,52 @@ def _pages(mount: Path, interval: float) -> Iterator[list[str]]:
         while True:
             time.sleep(interval)
             after = Page.parse((mount / "metrics").read_text(), time.monotonic())
-            health = (mount / "status").read_text().splitlines()[0]
-            yield [*lay_out(Between(before, after), health), "", *_newest(mount / "events")]
+            health = (mount / "status").read_text().splitlines()[0].partition(" ")[2].strip()
+            yield lay_out(Between(before, after), health), _newest(mount / "events")
             before = after
     except OSError as error:
         raise PoolError(f"{mount} does not answer any more: {error.strerror}", hint="opfs status") from error
 
 
-def lay_out(between: Between, health: str) -> list[str]:
-    """The figures as lines."""
-    from opfs.core.printable import printable
-
+def lay_out(between: Between, health: str) -> list[Row]:
+    """The figures, a row for each topic and each operation."""
     now = between.after
     free, total = now.one("opfs_pool_bytes", kind="free"), now.one("opfs_pool_bytes", kind="total")
     derived = now.of_each("opfs_lag_events", "derived")
     standing = now.of_each("opfs_unsettled_elements", "standing")
     refused = sum(now.of_each("opfs_refusals_total", "errno").values())
     live, pruned = (now.one("opfs_blocks", state=state) for state in ("live", "pruned"))
-    lines = [
-        printable(health),
-        f"head {now.one('opfs_head_height'):.0f}   events {now.one('opfs_events_total'):.0f}"
-        f"   elements {sum(now.of_each('opfs_elements', 'plugin').values()):.0f}"
-        f"   live blocks {live:.0f}, pruned {pruned:.0f}",
-        f"pool {free / 2**30:.2f} GiB free of {total / 2**30:.2f}   memory"
-        f" {now.one('process_resident_memory_bytes') / 2**20:.0f} MiB",
-        f"under way {now.one('opfs_in_flight'):.0f}   behind: index {derived.get('index', 0):.0f},"
-        f" history {derived.get('history', 0):.0f}   refused {refused:.0f}",
-        "   ".join(f"{kind} {count:.0f}" for kind, count in standing.items()),
-        "",
-        f"{'operation':<12}{'a second':>10}{'half below':>14}{'99 % below':>14}",
+    unsettled: Row = []
+    for kind, count in standing.items():
+        unsettled += [(", ", None), (f"{kind} {count:.0f}", _STANDING_COLOURS.get(kind) if count else None)]
+    rows: list[Row] = [
+        [("health      ", _DIM), (health, "green" if health == "ok" else "bright_red")],
+        [
+            ("chain       ", _DIM),
+            (f"block {now.one('opfs_head_height'):.0f}, {now.one('opfs_events_total'):.0f} events", None),
+            (f", {live:.0f} with a snapshot, {pruned:.0f} pruned", None),
+        ],
+        [("elements    ", _DIM), (f"{sum(now.of_each('opfs_elements', 'plugin').values()):.0f}", None), *unsettled],
+        [
+            ("under way   ", _DIM),
+            (f"{now.one('opfs_in_flight'):.0f}, behind: index {derived.get('index', 0):.0f},", None),
+            (f" history {derived.get('history', 0):.0f}, refused {refused:.0f}", None),
+        ],
+        [
+            ("pool        ", _DIM),
+            (f"{free / 2**30:.2f} GiB free of {total / 2**30:.2f} GiB", None),
+            (f", memory {now.one('process_resident_memory_bytes') / 2**20:.0f} MiB", None),
+        ],
+        [],
+        [(f"{'operation':<12}{'in all':>10}{'a second':>12}{'half below':>14}{'99 % below':>14}", _DIM)],
     ]
     for operation in _OPERATIONS:
-        rate = between.rate("op_count_total", quadrant="q0", operation=operation)
+        of = {"quadrant": "q0", "operation": operation}
+        rate = between.rate("op_count_total", **of)
         half, most = (between.quantile_s(operation, share) for share in (0.5, 0.99))
-        lines.append(f"{operation:<12}{rate:>10.1f}{_time(half):>14}{_time(most):>14}")
-    return lines
+        figures = f"{now.one('op_count_total', **of):>10.0f}{rate:>12.1f}{_time(half):>14}{_time(most):>14}"
+        rows.append([(f"{operation:<12}{figures}", None)])
+    return rows
 
 
 def _time(seconds: float | None) -> str:
@@ -118,23 +133,25 @@ def _time(seconds: float | None) -> str:
     return "over 60 s" if seconds == float("inf") else f"{seconds * 1000:g} ms"
 
 
-def _newest(path: Path) -> list[str]:
+def _newest(path: Path) -> list[Row]:
     """The last events, newest first, as this user may see them."""
     import json
 
-    from opfs.cli.output import short_time
-    from opfs.core.printable import printable
+    from opfs.cli.output import op_colour, short_time
 
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _TAIL_BYTES))
         lines = file.read().splitlines()
     whole = lines if size <= _TAIL_BYTES else lines[1:]
-    rows = []
-    for event in reversed([json.loads(line) for line in whole[-NEWEST:]]):
-        who = str(event["actor"].get("user", ""))
-        what = (
-            f"{event['block'][:8]}  {short_time(event['time'])}  {event['op']:<14}{event['plugin']}/{event['element']}"
-        )
-        rows.append(printable(f"{what}  {who}  {event['message']}".rstrip()))
-    return rows
+    return [
+        [
+            (event["block"][:8], "yellow"),
+            (short_time(event["time"]), _DIM),
+            (event["op"], op_colour(event["op"])),
+            (f"{event['plugin']}/{event['element']}", None),
+            (str(event["actor"].get("user", "")), "cyan"),
+            (event["message"], None),
+        ]
+        for event in map(json.loads, reversed(whole))
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opfs.cli.figures import Between, Page
+from opfs.cli.output import aligned, drawn
 from opfs.cli.top import lay_out
 from opfs.metrics.exposition import Figures, Metrics
 
@@ -57,13 +58,21 @@ def test_the_page(metrics):
         {("net", "waiting"): 1, ("lxc", "waiting"): 2, ("lxc", "drifted"): 0},
         ("plugin", "standing"),
     )
-    page = lay_out(Between(before, read(metrics, 1, pool, waiting)), "health  ok\x1b[2J")
-    text = "\n".join(page)
+    page = lay_out(Between(before, read(metrics, 1, pool, waiting)), "not ok\x1b[2J")
+    lines = [drawn(row) for row in page]
+    text = "\n".join(lines)
     assert "\x1b" not in text
-    assert "1.00 GiB free of 4.00" in text
-    assert "waiting 3   drifted 0" in text
+    assert "1.00 GiB free of 4.00 GiB" in text
+    assert "waiting 3, drifted 0" in text
     assert "refused 1" in text
-    (commit,) = (line for line in page if line.startswith("commit"))
-    assert commit.split() == ["commit", "1.0", "5", "ms", "5", "ms"]
-    (search,) = (line for line in page if line.startswith("search"))
+    (commit,) = (line for line in lines if line.startswith("commit"))
+    assert commit.split() == ["commit", "1", "1.0", "5", "ms", "5", "ms"]
+    (search,) = (line for line in lines if line.startswith("search"))
     assert "over 60 s" in search
+
+
+def test_rows_are_aligned_and_cut_by_columns_of_the_terminal():
+    rows = aligned([[("\u65e5\u672c", None), ("x", None)], [("abc", "red"), ("\u8a9e" * 3, None)]])
+    assert [drawn(row) for row in rows] == ["\u65e5\u672c  x", "abc   \u8a9e\u8a9e\u8a9e"]
+    assert [drawn(row, 9) for row in rows] == ["\u65e5\u672c  x", "abc   \u8a9e"], "half a character is none"
+    assert [drawn(row, 2) for row in rows] == ["\u65e5", "ab"]
