@@ -2,7 +2,7 @@
 
 Snapshots are asked first; what was pruned comes from the archive. A document of a pruned block is the version that
 held when the block was made: it is in the archive with the block that introduced it or, if that one is still there, in
-its snapshot. Which version that is tells the history; while that is being made again, the events are walked back.
+its snapshot. Which version that is tells the history; where there is none yet, opfs.archive.origins.
 
 Nothing is deleted that is not in the archive, but for what is erased: reading that raises Erased. Concurrency: as
 the store it wraps; `archive_blocks`, `delete_snapshots` and `erase` are called by one thread at a time, which need not
@@ -15,6 +15,7 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from opfs.archive.origins import Origins
 from opfs.archive.pack import ArchivedBlock
 from opfs.core.canonical import hash_bytes
 from opfs.core.erasure import erased_content
@@ -27,7 +28,7 @@ from opfs.errors import Erased, IntegrityError, NotFound, PoolError
 from opfs.ports import FileAttributes, SnapshotStore, StoredDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from opfs.archive.packs import Archive
     from opfs.core.names import ElementId
@@ -71,6 +72,7 @@ class KeptStore:
         self._snapshots = set(live.list_blocks())
         self._blocks = sorted(self._snapshots | set(archive.names()))
         self.versions: Versions | None = None
+        self._origins = Origins(self.read_events)
 
     # --- which there are -------------------------------------------------------------------------------
 
@@ -249,30 +251,31 @@ class KeptStore:
 
     def _origin(self, name: BlockName, id: ElementId) -> BlockName | None:
         """The block that set the document that held in block `name`; None where it had none."""
-        end = self._events_end(name)
-        if self.versions is not None and self.versions.indexed_count >= end:
-            version = self.versions.version_at(id, end)
+        versions, end = self._versions_at(name)
+        if versions is not None:
+            version = versions.version_at(id, end)
             return None if version is None or version.content is None else self._at(version.height)
-        for block, op in self._walk_back(name):
-            if id in op:
-                return block if op[id] != "delete" else None
-        return None
+        height = self._learned(name).find(id, name.height)
+        return None if height is None else self._at(height)
 
-    def _elements_at(self, name: BlockName) -> set[ElementId]:
-        """Every element that had a document in block `name`."""
+    def _elements_at(self, name: BlockName) -> Iterable[ElementId]:
+        """Every element that had a document in block `name`, once."""
+        versions, end = self._versions_at(name)
+        if versions is not None:
+            return {version.id for version in versions.documents_at(end)}
+        return self._learned(name).elements(name.height)
+
+    def _learned(self, name: BlockName) -> Origins:
+        """Where there is no history: what the events up to block `name` tell."""
+        self._origins.learn(self._blocks, name)
+        return self._origins
+
+    def _versions_at(self, name: BlockName) -> tuple[Versions | None, int]:
+        """The history, if it has got to block `name`, and the number of the first event after it."""
+        if self.versions is None:
+            return None, 0
         end = self._events_end(name)
-        if self.versions is not None and self.versions.indexed_count >= end:
-            return {version.id for version in self.versions.documents_at(end)}
-        seen: dict[ElementId, str] = {}
-        for _, ops in self._walk_back(name):
-            seen = ops | seen
-        return {id for id, op in seen.items() if op != "delete"}
-
-    def _walk_back(self, name: BlockName) -> Iterator[tuple[BlockName, dict[ElementId, str]]]:
-        """From block `name` down: each block, and the last operation on each document it set."""
-        for block in reversed(self._blocks[: bisect_left(self._blocks, name) + 1]):
-            events = decode_events(self.read_events(block))
-            yield block, {event.id: event.op for event in events if event.op in DOCUMENT_OPS}
+        return (self.versions if self.versions.indexed_count >= end else None), end
 
     def _events_end(self, name: BlockName) -> int:
         header = BlockHeader.decode(self.read_header(name))
