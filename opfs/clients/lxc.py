@@ -9,19 +9,13 @@ costs a few milliseconds, and the monitors' own protocol is private to each LXC 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
-import signal
-import subprocess
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import trio
-
+from opfs.clients.tool import ENVIRONMENT, run_tool
 from opfs.errors import ApplyFailed, ApplyTimeout
 
 if TYPE_CHECKING:
@@ -32,11 +26,7 @@ PACKAGES = "lxc lxc-templates busybox-static"
 TEMPLATES = Path("/usr/share/lxc/templates")
 START_LOG = "opfs-start.log"
 
-TOOL_ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LC_ALL": "C",
-    "HOME": "/root",
-}
+TOOL_ENVIRONMENT = dict(ENVIRONMENT)
 _STOP_GRACE_S = 10
 _WHERE = re.compile(r"^lxc-\w+: [^:]+: \S+\.c: \w+: \d+ ")
 _LOGGED = re.compile(r"^lxc-start .* ERROR +\S+ - \S+ - (.*)$")
@@ -125,46 +115,20 @@ class LxcTools:
     async def _run(
         self, tool: str, arguments: Sequence[str], timeout_s: float | None = None, *, whole_group: bool = False
     ) -> str:
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            with trio.fail_after(limit_s):
-                done = await trio.run_process(
-                    [tool, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    capture_stdout=True,
-                    capture_stderr=True,
-                    check=False,
-                    cwd="/",
-                    env=TOOL_ENVIRONMENT,
-                    # Away from the terminal's process group: Ctrl-C at a daemon in the foreground must not
-                    # reach a container.
-                    start_new_session=True,
-                    deliver_cancel=partial(_end, whole_group=whole_group),
-                )
-        except trio.TooSlowError:
-            raise ApplyTimeout(f"{tool} was still at work after {limit_s:.0f} s and was ended") from None
-        except OSError as error:
-            raise ApplyFailed(f"{tool} cannot be run: {error.strerror}", hint=f"apt-get install {PACKAGES}") from error
-        if done.returncode != 0:
-            raise ApplyFailed(f"{tool} failed ({done.returncode}): {_words_of(done.stderr)}")
-        return bytes(done.stdout).decode("utf-8", "replace")
+        done = await run_tool(
+            [tool, *arguments],
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            environment=TOOL_ENVIRONMENT,
+            whole_group=whole_group,
+            install=PACKAGES,
+        )
+        if done.status != 0:
+            raise ApplyFailed(f"{tool} failed ({done.status}): {_words_of(done.errors)}")
+        return done.output
 
 
-async def _end(process: trio.Process, *, whole_group: bool) -> None:
-    """End a tool that was cancelled; its session leader's pid is also its group's number."""
-    if not whole_group:
-        process.terminate()
-        with trio.move_on_after(5):
-            await process.wait()
-        process.kill()
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _words_of(stderr: bytes | None) -> str:
-    lines = (stderr or b"").decode("utf-8", "replace").splitlines()
-    said = [_WHERE.sub("", line).strip() for line in lines if line.strip()]
+def _words_of(errors: str) -> str:
+    said = [_WHERE.sub("", line).strip() for line in errors.splitlines() if line.strip()]
     return "; ".join(said[:3]) or "it gave no reason"
 
 

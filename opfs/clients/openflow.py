@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from opfs.clients.openflow_text import Flow, Group, read_dump, read_groups, read_parsed
+from opfs.clients.tool import PATH, run_tool
 from opfs.errors import ApplyFailed, ApplyTimeout
 
 if TYPE_CHECKING:
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
 
 TOOL = "ovs-ofctl"
 VERSION = ("-O", "OpenFlow13")
-MAX_OUTPUT_BYTES = 64 << 20
 _NORMALIZED = re.compile(r"\| pre: ?(.*)\n.*\|post: ?(.*)")
 _LOGGED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z\|")
 _EVENT = b" event="
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Refused(ApplyFailed):
@@ -45,7 +44,7 @@ class OpenFlow:
     def __init__(self, run_dir: Path, *, timeout_s: float = 10.0) -> None:
         self.run_dir = run_dir
         self._timeout_s = timeout_s
-        self._environment = {"PATH": os.environ.get("PATH", _PATH), "LC_ALL": "C", "OVS_RUNDIR": str(run_dir)}
+        self._environment = {"PATH": os.environ.get("PATH", PATH), "LC_ALL": "C", "OVS_RUNDIR": str(run_dir)}
 
     def is_installed(self) -> bool:
         return shutil.which(TOOL, path=self._environment["PATH"]) is not None
@@ -108,7 +107,7 @@ class OpenFlow:
         except OSError as error:
             raise ApplyFailed(f"{TOOL} cannot be run: {error.strerror}") from error
         if done.returncode != 0:
-            raise _refusal(done.stderr)
+            raise _refusal(done.stderr.decode("utf-8", "replace"))
         return done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
 
     # --- a bridge ----------------------------------------------------------------------------------------
@@ -163,31 +162,23 @@ class OpenFlow:
 
     async def _run(self, arguments: Sequence[str], input: str = "") -> str:
         try:
-            with trio.fail_after(self._timeout_s):
-                done = await trio.run_process(
-                    [TOOL, *VERSION, *arguments],
-                    stdin=input.encode(),
-                    capture_stdout=True,
-                    capture_stderr=True,
-                    check=False,
-                    env=self._environment,
-                    cwd="/",
-                )
-        except trio.TooSlowError:
+            done = await run_tool(
+                [TOOL, *VERSION, *arguments],
+                timeout_s=self._timeout_s,
+                environment=self._environment,
+                input=input.encode(),
+            )
+        except ApplyTimeout as error:
             reason = f"{TOOL} had no answer of ovs-vswitchd after {self._timeout_s:g} s and was ended"
-            raise ApplyTimeout(reason, hint="is ovs-vswitchd alive?") from None
-        except OSError as error:
-            raise ApplyFailed(f"{TOOL} cannot be run: {error.strerror}") from error
-        if done.returncode != 0:
-            raise _refusal(done.stderr)
-        if len(done.stdout) > MAX_OUTPUT_BYTES:
-            raise ApplyFailed(f"{TOOL} printed over {MAX_OUTPUT_BYTES >> 20} MiB; nothing of it is used")
-        return bytes(done.stdout).decode("utf-8", "replace")
+            raise ApplyTimeout(reason, hint="is ovs-vswitchd alive?") from error
+        if done.status != 0:
+            raise _refusal(done.errors)
+        return done.output
 
 
-def _refusal(stderr: bytes) -> Refused:
+def _refusal(errors: str) -> Refused:
     """ovs-ofctl's reason: of what the switch refused the first error, which has the flow; else its own words."""
-    said = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    said = [line.strip() for line in errors.splitlines() if line.strip()]
     lines = [line for line in said if not _LOGGED.match(line)] or said
     for line in lines:
         if line.startswith("Error "):

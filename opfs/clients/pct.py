@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import trio
-
-from opfs.errors import ApplyFailed, ApplyTimeout
+from opfs.clients.tool import ENVIRONMENT, PATH, run_tool
+from opfs.errors import ApplyFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,14 +23,13 @@ DEFAULT_CONFIGS = Path("/etc/pve/lxc")
 VMID = re.compile(r"[1-9][0-9]{2,8}\Z")
 """Proxmox' numbers of guests: 100 to 999999999."""
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ROW = re.compile(r"(\d+)\s+(\S+)")
 
 
 class Pct:
     """The tool, found in `path`, and the directory of the configurations."""
 
-    def __init__(self, path: str = _PATH, configs: Path = DEFAULT_CONFIGS, *, timeout_s: float = 300.0) -> None:
+    def __init__(self, path: str = PATH, configs: Path = DEFAULT_CONFIGS, *, timeout_s: float = 300.0) -> None:
         self._path = path
         self.configs = configs
         self._timeout_s = timeout_s
@@ -79,27 +76,13 @@ class Pct:
         tool = shutil.which("pct", path=self._path)
         if tool is None:
             raise ApplyFailed("pct is not installed", hint="the pct backend needs Proxmox VE")
-        try:
-            with trio.fail_after(self._timeout_s):
-                done = await trio.run_process(
-                    [tool, verb, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    capture_stdout=True,
-                    capture_stderr=True,
-                    check=False,
-                    cwd="/",
-                    env={"PATH": self._path, "LC_ALL": "C", "HOME": "/root"},
-                    start_new_session=True,
-                )
-        except trio.TooSlowError:
-            raise ApplyTimeout(f"pct {verb} was still at work after {self._timeout_s:.0f} s and was ended") from None
-        except OSError as error:
-            raise ApplyFailed(f"pct cannot be run: {error.strerror}") from error
-        if done.returncode != 0:
-            lines = bytes(done.stderr or b"").decode("utf-8", "replace").split("\n")
-            words = "; ".join(line.strip() for line in lines if line.strip()) or "it gave no reason"
-            raise ApplyFailed(f"pct {verb} failed ({done.returncode}): {words[:500]}")
-        return bytes(done.stdout).decode("utf-8", "replace")
+        environment = {**ENVIRONMENT, "PATH": self._path}
+        done = await run_tool(
+            [tool, verb, *arguments], timeout_s=self._timeout_s, environment=environment, doing=f"pct {verb}"
+        )
+        if done.status != 0:
+            raise ApplyFailed(f"pct {verb} failed ({done.status}): {done.words()}")
+        return done.output
 
 
 def _as_arguments(options: Mapping[str, str]) -> list[str]:

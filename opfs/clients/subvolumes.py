@@ -8,21 +8,16 @@ different paths may run concurrently.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
-from opfs.errors import ApplyFailed, ApplyTimeout
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from opfs.clients.tool import run_tool
+from opfs.errors import ApplyFailed
 
 _FIRST_INODE = 256
 """Of every subvolume (BTRFS_FIRST_FREE_OBJECTID)."""
 _TIMEOUT_S = 60.0
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 def is_on_btrfs(path: Path) -> bool:
@@ -66,22 +61,8 @@ async def delete(path: Path) -> None:
 
 
 async def _btrfs(verb: str, *arguments: str) -> None:
-    command: Sequence[str] = ["btrfs", "subvolume", verb, *arguments]
-    try:
-        with trio.fail_after(_TIMEOUT_S):
-            done = await trio.run_process(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-                cwd="/",
-                env=_ENVIRONMENT,
-            )
-    except trio.TooSlowError:
-        raise ApplyTimeout(f"btrfs subvolume {verb} was still at work after {_TIMEOUT_S:.0f} s") from None
-    except OSError as error:
-        raise ApplyFailed(f"btrfs cannot be run: {error.strerror}", hint="apt-get install btrfs-progs") from error
-    if done.returncode != 0:
-        words = bytes(done.stderr or b"").decode("utf-8", "replace").strip().replace("\n", "; ")
-        raise ApplyFailed(f"btrfs subvolume {verb} failed: {words or 'it gave no reason'}")
+    doing = f"btrfs subvolume {verb}"
+    command = ["btrfs", "subvolume", verb, *arguments]
+    done = await run_tool(command, timeout_s=_TIMEOUT_S, doing=doing, install="btrfs-progs")
+    if done.status != 0:
+        raise ApplyFailed(f"{doing} failed: {done.words()}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,7 +19,8 @@ import trio
 from blake3 import blake3
 
 from opfs.clients import subvolumes
-from opfs.errors import ApplyFailed, ApplyTimeout
+from opfs.clients.tool import run_tool
+from opfs.errors import ApplyFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,15 +77,9 @@ class Images:
     async def _unpack(self, image: str, root: Path) -> None:
         arguments = [image, str(root), str(self._bytes_max), str(FILES_MAX)]
         command = [sys.executable, "-I", "-m", "opfs.plugins.lxc.unpack", *arguments]
-        try:
-            with trio.fail_after(self._timeout_s):
-                done = await trio.run_process(
-                    command, stdin=subprocess.DEVNULL, capture_stdout=True, capture_stderr=True, check=False, cwd="/"
-                )
-        except trio.TooSlowError:
-            raise ApplyTimeout(f"unpacking {image} took over {self._timeout_s:.0f} s and was ended") from None
-        if done.returncode != 0:
-            words = bytes(done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+        done = await run_tool(command, timeout_s=self._timeout_s, doing=f"unpacking {image}")
+        if done.status != 0:
+            words = done.errors.strip().splitlines()
             raise ApplyFailed(f"{image} cannot be unpacked: {words[-1] if words else 'it was ended'}")
 
 

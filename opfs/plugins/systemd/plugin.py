@@ -7,7 +7,6 @@ Calls for different units may run concurrently; those that wait for the manager 
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import trio
 
 from opfs.clients.dbus import SYSTEM_BUS
+from opfs.clients.tool import ENVIRONMENT, run_tool
 from opfs.core.action import Action, ApplyResult, Difference, Document, StateDiff
 from opfs.errors import ApplyFailed
 from opfs.plugins.contract import ContractDefaults, PluginContext
@@ -349,24 +349,9 @@ async def _verify_texts(unit: str, texts: Mapping[str, str]) -> None:
             section = "Unit"
             await trio.to_thread.run_sync(Path(place, unit).write_text, f"[{section}]\nDescription=verified\n")
         command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--no-pager", f"{place}/{unit}"]
-        try:
-            with trio.fail_after(30):
-                done = await trio.run_process(
-                    command,
-                    capture_stderr=True,
-                    stdout=subprocess.DEVNULL,
-                    stdin=subprocess.DEVNULL,
-                    check=False,
-                    env={
-                        "PATH": "/usr/bin:/bin",
-                        "LC_ALL": "C",
-                        "SYSTEMD_LOG_COLOR": "0",
-                        "SYSTEMD_UNIT_PATH": f"{place}:",
-                    },
-                )
-        except (OSError, trio.TooSlowError) as error:
-            raise ApplyFailed(f"systemd-analyze cannot check {unit}: {error}") from error
-    said = bytes(done.stderr).decode("utf-8", "replace").splitlines()
+        environment = {**ENVIRONMENT, "SYSTEMD_LOG_COLOR": "0", "SYSTEMD_UNIT_PATH": f"{place}:"}
+        done = await run_tool(command, timeout_s=30, environment=environment, doing=f"checking {unit}")
+    said = done.errors.splitlines()
     faults = [line.partition(place)[2].lstrip("/") for line in said if f"{place}/" in line and ":" in line]
     faults = [fault for fault in faults if fault.partition(":")[2][:1].isdigit()]
     if faults:
