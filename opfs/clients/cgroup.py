@@ -99,11 +99,14 @@ class CgroupLayout:
 
 
 def any_hierarchy(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
-    """Where groups of any kind are made, version 2 rather than 1; None on a host without control groups."""
+    """Where groups of any kind are made, version 2 rather than 1; None on a host without control groups.
+
+    The first mount of a kind is the host's own; later ones, made for somebody's container, come and go.
+    """
     found: dict[str, Path] = {}
     for line in mountinfo.read_text().splitlines():
         left, _, right = line.partition(" - ")
-        found[right.split()[0]] = Path(left.split()[4])
+        found.setdefault(right.split()[0], Path(left.split()[4]))
     return found.get("cgroup2") or found.get("cgroup")
 
 

@@ -359,7 +359,9 @@ async def test_onboot_is_what_lxc_autostart_starts(plugin, lxcpath, name):
 # --- what others do ---------------------------------------------------------------------------------------
 
 
-async def test_what_others_do_is_seen_as_it_happens(plugin, lxcpath, name):
+@pytest.mark.parametrize("number", ["", "-12"], ids=["a name", "a name with a number at its end"])
+async def test_what_others_do_is_seen_as_it_happens(plugin, lxcpath, name, number):
+    name += number
     await become(plugin, name, {})
     config = lxcpath / name / "config"
     send, receive = trio.open_memory_channel(1000)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_GROUP = re.compile(r"lxc\.payload\.(.+?)(-[0-9]+)?\Z")
-"""The group of a container; the number is there where another group was in the way."""
+_GROUP = re.compile(r"lxc\.payload\.((.+?)(?:-[0-9]+)?)\Z")
+"""The group of a container. A number at the end may be the name's own, or LXC's where another group was in the way."""
 _FILES = ("config", "")
 """What matters in a container's own directory, whose other files are LXC's; "" is the directory itself."""
 
@@ -52,7 +52,8 @@ async def watch_containers(lxcpath: Path, report: Callable[[Sighting], None]) ->
             elif directory == str(groups):
                 match = _GROUP.match(name)
                 # A group of another LXC directory's container has a name that is none of ours.
-                if match and f"{top}/{match[1]}" in inotify.directories:
-                    report(Sighting(match[1]))
+                for container in {match[1], match[2]} if match else ():
+                    if f"{top}/{container}" in inotify.directories:
+                        report(Sighting(container))
             elif directory != top and name in _FILES:
                 report(Sighting(directory.rpartition("/")[2]))
