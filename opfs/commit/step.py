@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from opfs.ports import Plugin
 
 MANY = 8
-"""From so many changes on a request's elements are observed together, and one more is worked on at a time.
-
-How many at most at a time, the plugin says: `Capabilities.at_once`.
-"""
+"""From so many changes on a request's elements are observed together, and one more is worked on at a time."""
+AT_ONCE = 32
+"""As many are worked on at a time at most: with more, threads wait for the interpreter and not for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +154,7 @@ async def side_by_side(steps: Sequence[Step], do: Callable[[Step], Awaitable[Non
                 errors.append(error)
 
     async with trio.open_nursery() as nursery:
-        most = min((step.plugin.capabilities.at_once for step in steps), default=1)
-        for _ in range(max(1, min(most, len(steps) // MANY))):
+        for _ in range(max(1, min(AT_ONCE, len(steps) // MANY))):
             nursery.start_soon(work)
     if errors:
         raise errors[0]

@@ -23,7 +23,7 @@ OPERATIONS: Final = {
     MIGRATE: "moving blocks between tiers, of which there is one so far",
     COMMIT: "a block, from outcomes to durable and signed",
     ACKNOWLEDGE: "events made durable in the journal, where blocks are made at intervals",
-    APPLY: "one action of a plugin",
+    APPLY: "one action of a plugin, or many that it does together",
     OBSERVE: "one look of a plugin at the host before a plan",
     SEARCH: "one search",
 }

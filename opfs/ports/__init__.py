@@ -5,7 +5,7 @@ Adapters raise only `opfs.errors`.
 
 from opfs.ports.history import EventLine, EventStretch, History, RecordedEvent
 from opfs.ports.meaning import Embedder, Hit, Index, IndexedEvent
-from opfs.ports.plugins import Capabilities, Dependency, Plugin, Sighting
+from opfs.ports.plugins import AppliesMany, Capabilities, Dependency, Plugin, Sighting
 from opfs.ports.storage import (
     Clock,
     DocumentWrite,
@@ -18,6 +18,7 @@ from opfs.ports.storage import (
 )
 
 __all__ = [
+    "AppliesMany",
     "Capabilities",
     "Clock",
     "Dependency",

@@ -6,7 +6,7 @@ Concurrency: `async` methods run on the trio thread and may block only by awaiti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Capabilities:
     """What a plugin's backend can do (names of the original proposal).
 
-    Of one request's elements up to `at_once` are worked on side by side. Without `supports_verification` what is
-    observed says nothing of what was applied before the last start, so that no drift is looked for.
+    Without `supports_verification` what is observed says nothing of what was applied before the last start, so that no
+    drift is looked for.
     """
 
     supports_rollback: bool = False
@@ -28,7 +28,6 @@ class Capabilities:
     supports_verification: bool = True
     atomic_operations: bool = False
     watch: bool = False
-    at_once: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,4 +140,18 @@ class Plugin(Protocol):
     @property
     def apply_timeout_s(self) -> float:
         """How long all actions of one element together may take."""
+        ...
+
+
+@runtime_checkable
+class AppliesMany(Protocol):
+    """What a plugin may have beside `Plugin`, where many elements together cost its backend less than one by one."""
+
+    async def apply_many(self, work: Sequence[Sequence[Action]], report: Callable[[ApplyResult], None]) -> None:
+        """Do what `apply` does for the actions of several elements: of each element in their order, each element once.
+
+        The elements need nothing of each other. `report`, which is quick and may be called from a worker thread, hears
+        of an action when it is done and as lasting as `apply` makes it. Raises ApplyFailed for the first that fails:
+        what was not reported by then may have been done, or half, and is no longer worked on.
+        """
         ...

@@ -7,13 +7,13 @@ import trio
 
 from opfs.core.action import Safety
 from opfs.plugins.file.disk import HostFiles
+from opfs.plugins.file.durable import Unsynced
 from opfs.plugins.file.plugin import FilePlugin
 from opfs.plugins.file.records import Records
 
 
 def keep(records, place):
-    with records.before("a", place):
-        pass
+    records.keep("a", place, Unsynced())
 
 
 def test_releasing_a_checkpoint_leaves_a_later_one_alone(tmp_path):

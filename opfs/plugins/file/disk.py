@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, BinaryIO
 from blake3 import blake3
 
 from opfs.errors import ApplyFailed
+from opfs.plugins.file.durable import Reached, held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator
+
+    from opfs.plugins.file.durable import Barrier, Change
 
 CONTENT_LIMIT_BYTES = 1 << 20
 """Larger files are observed by their digest alone."""
@@ -196,13 +199,16 @@ def replace_file(
     mode: int,
     uid: int,
     gid: int,
-    check_cancelled: Callable[[], None],
-    before: Callable[[str], Sequence[int]] = lambda digest: (),
-) -> str:
-    """Put the bytes of `source` at a place, atomically and durably; returns their digest.
+    barrier: Barrier,
+    *,
+    check_cancelled: Callable[[], None] = lambda: None,
+    before: Callable[[str], None] = lambda digest: None,
+) -> Change[str]:
+    """Put the bytes of `source` at a place, atomically and durably; gives their digest.
 
-    `before` is told the digest when the new file is written and not yet in its place, and names what must be durable
-    with it. A crash leaves the old file whole, and at most a temporary one beside it, which the next call removes.
+    `source` is read to its end before the first barrier. `before` is told the digest when the new file is written and
+    not yet in its place, and holds what must be durable with it. A crash leaves the old file whole, and at most a
+    temporary one beside it, which the next call removes.
     """
     check_replaceable(place)
     hasher = blake3()
@@ -210,44 +216,44 @@ def replace_file(
     try:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=place.directory)
-        descriptor = os.open(temporary, _NEW, 0o600, dir_fd=place.directory)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with held(os.open(temporary, _NEW, 0o600, dir_fd=place.directory), barrier) as written:
                 while chunk := source.read(_CHUNK_BYTES):
                     check_cancelled()
                     hasher.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fchown(descriptor, uid, gid)
-                os.fchmod(descriptor, mode)
-                sync((descriptor, *before(hasher.hexdigest())))
+                    write_all(written, chunk)
+                os.fchown(written, uid, gid)
+                os.fchmod(written, mode)
+            before(hasher.hexdigest())
+            yield Reached.PREPARED
             os.rename(temporary, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=place.directory)
             raise
-        _sync_directory(place)
+        barrier.hold(_open_directory(place))
     except OSError as error:
         raise ApplyFailed(f"{place.path} cannot be written: {error.strerror}") from error
+    yield Reached.CHANGED
     return hasher.hexdigest()
 
 
-def make_directory(place: Place, mode: int, uid: int, gid: int) -> bool:
-    """Make a directory, or set the attributes of the one that is there, durably; returns whether it is new."""
+def make_directory(place: Place, mode: int, uid: int, gid: int, barrier: Barrier) -> Change[bool]:
+    """Make a directory, or set the attributes of the one that is there, durably; gives whether it is new."""
     status = _status(place)
     if status is not None and not stat.S_ISDIR(status.st_mode):
         raise ApplyFailed(f"{place.path} is there already and is no directory", hint="remove it first")
     try:
         if status is None:
             os.mkdir(place.name, 0o700, dir_fd=place.directory)
+        barrier.hold(_open_directory(place))
     except OSError as error:
         raise ApplyFailed(f"{place.path} cannot be made: {error.strerror}") from error
-    set_attributes(place, mode, uid, gid)
-    _sync_directory(place)
+    yield from set_attributes(place, mode, uid, gid, barrier)
     return status is None
 
 
-def replace_link(place: Place, target: str, uid: int = 0, gid: int = 0) -> None:
+def replace_link(place: Place, target: str, barrier: Barrier, uid: int = 0, gid: int = 0) -> Change[None]:
     """Put a symbolic link at a place, atomically and durably, over nothing or another link."""
     status = _status(place)
     if status is not None and not stat.S_ISLNK(status.st_mode):
@@ -259,33 +265,33 @@ def replace_link(place: Place, target: str, uid: int = 0, gid: int = 0) -> None:
         os.symlink(target, temporary, dir_fd=place.directory)
         os.chown(temporary, uid, gid, dir_fd=place.directory, follow_symlinks=False)
         os.rename(temporary, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
-        _sync_directory(place)
+        barrier.hold(_open_directory(place))
     except OSError as error:
         raise ApplyFailed(f"{place.path} cannot be linked: {error.strerror}") from error
+    yield Reached.CHANGED
 
 
-def set_attributes(place: Place, mode: int | None, uid: int | None, gid: int | None) -> None:
+def set_attributes(place: Place, mode: int | None, uid: int | None, gid: int | None, barrier: Barrier) -> Change[None]:
     """Change owner and mode of a regular file or a directory; None leaves one as it is."""
     try:
         descriptor = os.open(place.name, _READ, dir_fd=place.directory)
     except OSError as error:
         raise ApplyFailed(f"{place.path} cannot be opened: {error.strerror}") from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise ApplyFailed(f"{place.path} is neither a regular file nor a directory")
-        os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
-        if mode is not None:
-            # Last: a change of owner clears the set-user-ID bits.
-            os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
+        with held(descriptor, barrier):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode) and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise ApplyFailed(f"{place.path} is neither a regular file nor a directory")
+            os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
+            if mode is not None:
+                # Last: a change of owner clears the set-user-ID bits.
+                os.fchmod(descriptor, mode)
     except OSError as error:
         raise ApplyFailed(f"the attributes of {place.path} cannot be set: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
+    yield Reached.CHANGED
 
 
-def remove_file(place: Place, kind: str = "file") -> bool:
-    """Remove a regular file, a link or an empty directory, durably; returns whether there was one."""
+def remove_file(place: Place, barrier: Barrier, kind: str = "file") -> Change[bool]:
+    """Remove a regular file, a link or an empty directory, durably; gives whether there was one."""
     status = _status(place)
     if status is None:
         return False
@@ -295,9 +301,10 @@ def remove_file(place: Place, kind: str = "file") -> bool:
         raise ApplyFailed(f"{place.path} is no {kind}", hint="it is left alone")
     try:
         (os.rmdir if kind == "directory" else os.unlink)(place.name, dir_fd=place.directory)
-        _sync_directory(place)
+        barrier.hold(_open_directory(place))
     except OSError as error:
         raise ApplyFailed(f"{place.path} cannot be removed: {error.strerror}") from error
+    yield Reached.CHANGED
     return True
 
 
@@ -351,22 +358,13 @@ def _status(place: Place) -> os.stat_result | None:
         return None
 
 
-def sync(descriptors: Iterable[int]) -> None:
-    """Make files and directories durable, one after the other: file systems join the syncs of many threads.
-
-    Raises ApplyFailed.
-    """
-    try:
-        for descriptor in descriptors:
-            os.fsync(descriptor)
-    except OSError as error:
-        raise ApplyFailed(f"not everything reached the disk: {error.strerror}") from error
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write every byte, whatever a single call takes."""
+    written = memoryview(content)
+    while written:
+        written = written[os.write(descriptor, written) :]
 
 
-def _sync_directory(place: Place) -> None:
-    # The held descriptor is of the O_PATH kind, which cannot be synced.
-    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _open_directory(place: Place) -> int:
+    """A descriptor that can be synced, which the held one, of the O_PATH kind, cannot."""
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 
 import trio
@@ -29,10 +30,10 @@ from opfs.plugins.file.disk import (
     replace_file,
     replace_link,
     set_attributes,
-    sync,
     user_id,
     user_name,
 )
+from opfs.plugins.file.durable import Reached, finish, finish_together
 from opfs.plugins.file.plan import PLUGIN, is_there, plan_file, type_of
 from opfs.plugins.file.records import Record, Records
 from opfs.plugins.file.sightings import Watch
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opfs.plugins.file.disk import Found
+    from opfs.plugins.file.durable import Barrier, Change
     from opfs.ports import Sighting
 
     Look = Callable[[str], Found | None]
@@ -63,8 +65,6 @@ class FilePlugin(ContractDefaults):
     """Files as elements; `state_dir` holds the plugin's records and the copies for undoing."""
 
     name: ClassVar[str] = PLUGIN
-    # With more threads than a few, they wait for the interpreter and not for the disk, which takes twice the
-    # processor's time (scripts/bench rollback).
     capabilities: ClassVar[Capabilities] = Capabilities(
         supports_rollback=True, supports_checkpoints=True, atomic_operations=True, watch=True
     )
@@ -223,6 +223,31 @@ class FilePlugin(ContractDefaults):
     # --- apply -----------------------------------------------------------------------------------------
 
     async def apply(self, action: Action) -> ApplyResult:
+        try:
+            done = await trio.to_thread.run_sync(finish, partial(self._step, action))
+            return ApplyResult(action, done)
+        finally:
+            self._has_changed([action])
+
+    async def apply_many(self, work: Sequence[Sequence[Action]], report: Callable[[ApplyResult], None]) -> None:
+        try:
+            carry_out = [partial(self._carry_out, actions, report) for actions in work]
+            await trio.to_thread.run_sync(finish_together, carry_out)
+        finally:
+            self._has_changed([action for actions in work for action in actions])
+
+    def _has_changed(self, actions: Sequence[Action]) -> None:
+        if self._watch is not None:
+            self._watch.changed({action.element for action in actions})
+
+    def _carry_out(
+        self, actions: Sequence[Action], report: Callable[[ApplyResult], None], barrier: Barrier
+    ) -> Change[None]:
+        for action in actions:
+            trio.from_thread.check_cancelled()
+            report(ApplyResult(action, (yield from self._step(action, barrier))))
+
+    def _step(self, action: Action, barrier: Barrier) -> Change[str]:
         steps = {
             "write": self._write,
             "make-directory": self._make_directory,
@@ -234,35 +259,31 @@ class FilePlugin(ContractDefaults):
         step = steps.get(action.step)
         if step is None:
             raise ApplyFailed(f"file has no step {action.step!r}")
-        try:
-            return ApplyResult(action, await trio.to_thread.run_sync(step, action.element, action.details))
-        finally:
-            if self._watch is not None:
-                self._watch.changed(action.element)
+        return (yield from step(action.element, action.details, barrier))
 
-    def _write(self, element: str, details: Mapping[str, Any]) -> str:
+    def _write(self, element: str, details: Mapping[str, Any], barrier: Barrier) -> Change[str]:
         path: str = details["path"]
         with self._records.claim(element, path), self._files.place(path) as place:
             before = look_at(place)
             mode = int(details["mode"], 8) if "mode" in details else before.mode if before else _NEW_MODE
             uid = user_id(details["owner"]) if "owner" in details else before.uid if before else 0
             gid = group_id(details["group"]) if "group" in details else before.gid if before else 0
-            with self._changing(element) as old, ExitStack() as kept:
+            with self._changing(element) as old:
                 record: Record = {"path": path, "source": details.get("source")}
 
-                def keep(digest: str) -> Sequence[int]:
+                def keep(digest: str) -> None:
                     known = before.digest if before and _is_own(old, path, before.digest) else None
-                    return kept.enter_context(
-                        self._records.before(element, place, {**record, "digest": known, "next": digest})
-                    )
+                    self._records.keep(element, place, barrier, {**record, "digest": known, "next": digest})
 
                 with self._content(details) as (content, size_text):
                     check_cancelled = trio.from_thread.check_cancelled
-                    digest = replace_file(place, content, mode, uid, gid, check_cancelled, keep)
+                    digest = yield from replace_file(
+                        place, content, mode, uid, gid, barrier, check_cancelled=check_cancelled, before=keep
+                    )
                 self._records.save(element, {**record, "digest": digest})
         return f"wrote {path} ({size_text}, mode {mode:04o}, {user_name(uid)}:{group_name(gid)})"
 
-    def _make_directory(self, element: str, details: Mapping[str, Any]) -> str:
+    def _make_directory(self, element: str, details: Mapping[str, Any], barrier: Barrier) -> Change[str]:
         path: str = details["path"]
         with self._records.claim(element, path), self._files.place(path) as place:
             before = look_at(place)
@@ -270,21 +291,21 @@ class FilePlugin(ContractDefaults):
             uid = user_id(details["owner"]) if "owner" in details else before.uid if before else 0
             gid = group_id(details["group"]) if "group" in details else before.gid if before else 0
             with self._changing(element):
-                with self._records.before(element, place, {"path": path, "type": "directory"}) as kept:
-                    sync(kept)
-                is_new = make_directory(place, mode, uid, gid)
+                self._records.keep(element, place, barrier, {"path": path, "type": "directory"})
+                yield Reached.PREPARED
+                is_new = yield from make_directory(place, mode, uid, gid, barrier)
         return f"{'made' if is_new else 'took over'} the directory {path} (mode {mode:04o})"
 
-    def _link(self, element: str, details: Mapping[str, Any]) -> str:
+    def _link(self, element: str, details: Mapping[str, Any], barrier: Barrier) -> Change[str]:
         path, target = details["path"], details["target"]
         claim = self._records.claim(element, path)
         with claim, self._files.place(path) as place, self._changing(element) as old:
             before = look_at(place)
             known = before.target if before and _is_own(old, path, before.target) else None
             record: Record = {"path": path, "type": "symlink"}
-            with self._records.before(element, place, {**record, "target": known, "next": target}) as kept:
-                sync(kept)
-            replace_link(place, target)
+            self._records.keep(element, place, barrier, {**record, "target": known, "next": target})
+            yield Reached.PREPARED
+            yield from replace_link(place, target, barrier)
             self._records.save(element, {**record, "target": target})
         return f"linked {path} to {target}"
 
@@ -313,34 +334,39 @@ class FilePlugin(ContractDefaults):
         else:
             raise ApplyFailed(f"the bytes of {details['path']} are no text and are kept nowhere to write them again")
 
-    def _set_attributes(self, element: str, details: Mapping[str, Any]) -> str:
+    def _set_attributes(self, element: str, details: Mapping[str, Any], barrier: Barrier) -> Change[str]:
         mode = int(details["mode"], 8) if "mode" in details else None
         uid = user_id(details["owner"]) if "owner" in details else None
         gid = group_id(details["group"]) if "group" in details else None
         with self._files.place(details["path"]) as place:
-            with self._records.before(element, place) as kept:
-                sync(kept)
-            set_attributes(place, mode, uid, gid)
+            self._records.keep(element, place, barrier)
+            yield Reached.PREPARED
+            yield from set_attributes(place, mode, uid, gid, barrier)
         changes = ", ".join(f"{key} {value}" for key, value in details.items() if key != "path")
         return f"set {changes} of {details['path']}"
 
-    def _remove(self, element: str, details: Mapping[str, Any]) -> str:
+    def _remove(self, element: str, details: Mapping[str, Any], barrier: Barrier) -> Change[str]:
         path: str = details["path"]
         try:
             with self._files.place(path) as place:
-                with self._records.before(element, place) as kept:
-                    sync(kept)
-                was_there = remove_file(place, type_of(details))
+                self._records.keep(element, place, barrier)
+                yield Reached.PREPARED
+                was_there = yield from remove_file(place, barrier, type_of(details))
         except MissingDirectory:
             was_there = False
-        self._forget(element, details)
+        self._drop(element, path)
         return f"removed {path}" if was_there else f"{path} was gone"
 
-    def _forget(self, element: str, details: Mapping[str, Any]) -> str:
-        record = self._records.load(element)
-        if record is not None and record["path"] == details["path"]:
-            self._records.drop(element)
+    def _forget(self, element: str, details: Mapping[str, Any], barrier: Barrier) -> Change[str]:
+        del barrier  # a record is a help, which may come back after a crash
+        self._drop(element, details["path"])
+        yield from ()
         return f"forgot {details['path']}"
+
+    def _drop(self, element: str, path: str) -> None:
+        record = self._records.load(element)
+        if record is not None and record["path"] == path:
+            self._records.drop(element)
 
     # --- undo ------------------------------------------------------------------------------------------
 

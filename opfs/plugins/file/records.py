@@ -18,7 +18,9 @@ import os
 import secrets
 import shutil
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blake3 import blake3
@@ -36,37 +38,47 @@ from opfs.plugins.file.disk import (
     remove_file,
     replace_file,
     replace_link,
+    write_all,
 )
+from opfs.plugins.file.durable import Unsynced, finish, held
 from opfs.plugins.file.plan import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from opfs.plugins.file.durable import Barrier, Change
 
 Record = dict[str, Any]
+
+_UNSYNCED = Unsynced()
+_CHUNK_BYTES = 1 << 20
 
 
 class Records:
     """The plugin's own directory, private to root."""
 
     def __init__(self, directory: Path) -> None:
-        self._elements = directory / "elements"
-        self._paths = directory / "paths"
-        self._undo = directory / "undo"
+        self._elements = f"{directory}/elements"
+        self._paths = f"{directory}/paths"
+        self._undo = f"{directory}/undo"
+        self._is_prepared = False
         self._lock = threading.Lock()
         self._claiming: dict[str, str] = {}
         """Paths that are being written for the first time, by element: no record names them yet."""
-        self._open: dict[str, Path] = {}
+        self._open: dict[str, str] = {}
         """Checkpoints that are neither released nor rolled back, by element; a restart forgets them, and then
         their files are found by the checkpoint's id."""
 
     def prepare(self) -> None:
-        """Make the directories. Raises ApplyFailed."""
+        """Make the directories, once. Raises ApplyFailed."""
+        if self._is_prepared:
+            return
         try:
             for directory in (self._elements, self._paths, self._undo):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ApplyFailed(f"the file plugin's directory cannot be made: {error}") from error
+        self._is_prepared = True
 
     def elements(self) -> list[str]:
         """Every element with a record."""
@@ -78,7 +90,7 @@ class Records:
     def load(self, element: str) -> Record | None:
         """The record of an element; None if there is none or a crash cut it short."""
         try:
-            record = json.loads(self._record_file(element).read_bytes())
+            record = json.loads(_read(self._record_file(element)))
         except (FileNotFoundError, ValueError):
             return None
         return record if isinstance(record, dict) and isinstance(record.get("path"), str) else None
@@ -92,17 +104,17 @@ class Records:
         own = (f"{record['path']}/.",) if record.get("type") == "directory" else ()
         return (*(record[key] for key in ("path", "source") if record.get(key)), *own)
 
-    def save(self, element: str, record: Record, opened: ExitStack | None = None) -> int:
-        """Save a record; where `opened` is given, its descriptor stays open there, to be synced."""
+    def save(self, element: str, record: Record, barrier: Barrier = _UNSYNCED) -> None:
+        """Save a record, as durably as `barrier` makes it."""
         self.prepare()
-        return _replace(self._record_file(element), json.dumps(record).encode(), opened)
+        _replace(self._record_file(element), json.dumps(record).encode(), barrier)
 
     def drop(self, element: str) -> None:
         """Forget an element and its claim to a path."""
         record = self.load(element)
         if record is not None and self._owner(record["path"]) == element:
-            self._claim_file(record["path"]).unlink(missing_ok=True)
-        self._record_file(element).unlink(missing_ok=True)
+            _unlink(self._claim_file(record["path"]))
+        _unlink(self._record_file(element))
 
     @contextmanager
     def claim(self, element: str, path: str) -> Iterator[None]:
@@ -113,7 +125,7 @@ class Records:
             if owner not in (None, element):
                 raise ApplyFailed(f"{path} is managed by {PLUGIN}/{owner}", hint="one path, one element")
             self._claiming[path] = element
-            if not self._claim_file(path).exists():
+            if owner is None:
                 _replace(self._claim_file(path), element.encode())
         try:
             yield
@@ -121,27 +133,27 @@ class Records:
             with self._lock:
                 del self._claiming[path]
                 if self._owner(path) is None:
-                    self._claim_file(path).unlink(missing_ok=True)
+                    _unlink(self._claim_file(path))
 
     def _owner(self, path: str) -> str | None:
         """The element whose record still names the path; a claim without one is left over from a crash."""
         try:
-            element = self._claim_file(path).read_text()
+            element = _read(self._claim_file(path)).decode()
         except FileNotFoundError:
             return None
         record = self.load(element)
         return element if record is not None and record["path"] == path else None
 
-    def _record_file(self, element: str) -> Path:
+    def _record_file(self, element: str) -> str:
         check_element_name(element)
-        return self._elements / f"{element}.json"
+        return f"{self._elements}/{element}.json"
 
-    def _undo_directory(self, element: str) -> Path:
+    def _undo_directory(self, element: str) -> str:
         check_element_name(element)
-        return self._undo / element
+        return f"{self._undo}/{element}"
 
-    def _claim_file(self, path: str) -> Path:
-        return self._paths / blake3(path.encode()).hexdigest()
+    def _claim_file(self, path: str) -> str:
+        return f"{self._paths}/{blake3(path.encode()).hexdigest()}"
 
     # --- undo ------------------------------------------------------------------------------------------
 
@@ -150,53 +162,39 @@ class Records:
         # Whoever asks for a new checkpoint has settled the old one, also if a crash kept it from saying so.
         shutil.rmtree(self._undo_directory(element), ignore_errors=True)
         id = secrets.token_hex(8)
-        self._open[element] = self._undo_directory(element) / id
+        self._open[element] = f"{self._undo_directory(element)}/{id}"
         return Checkpoint(id, PLUGIN, element, {"record": self.load(element)})
 
-    @contextmanager
-    def before(self, element: str, place: Place, record: Record | None = None) -> Iterator[list[int]]:
+    def keep(self, element: str, place: Place, barrier: Barrier, record: Record | None = None) -> None:
         """Keep a copy of what is at a place, once per checkpoint, and save the record that holds from now on.
 
-        Gives the descriptors that must be durable before the place is changed, open until the end: a note that a
-        crash cut short belongs to a place that was not changed. Without a checkpoint there is no copy.
+        `barrier` holds what must be durable before the place is changed: a note that a crash cut short belongs to a
+        place that was not changed. Without a checkpoint there is no copy.
         """
-        with ExitStack() as opened:
-            descriptors: list[int] = []
-            directory = self._open.get(element)
-            note = directory / f"{blake3(place.path.encode()).hexdigest()}.kept" if directory else None
-            if directory is not None and note is not None and not note.exists():
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                try:
-                    descriptors.append(self._keep(place, note, opened))
-                except BaseException:
-                    note.unlink(missing_ok=True)
-                    raise
-                descriptors.append(_opened(directory, opened))
-            if record is not None:
-                descriptors.append(self.save(element, record, opened))
-            yield descriptors
-
-    def _keep(self, place: Place, note: Path, opened: ExitStack) -> int:
-        found = look_at(place)
-        written = opened.enter_context(note.open("xb"))
-        written.write(json.dumps({"path": place.path, "before": _as_kept(found)}).encode() + b"\n")
-        if found is not None and found.kind == "file":
-            with open_file(place) as source:
-                shutil.copyfileobj(source, written)
-        written.flush()
-        return written.fileno()
+        directory = self._open.get(element)
+        note = f"{directory}/{blake3(place.path.encode()).hexdigest()}.kept"
+        if directory is not None and not os.path.exists(note):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            try:
+                _copy(place, note, barrier)
+            except BaseException:
+                _unlink(note)
+                raise
+            barrier.hold(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        if record is not None:
+            self.save(element, record, barrier)
 
     def undo(self, checkpoint: Checkpoint, files: HostFiles) -> None:
         """Put back every file that was kept, and the record. Raises ApplyFailed."""
-        directory = self._undo_directory(checkpoint.element) / checkpoint.id
-        for note in sorted(directory.glob("*.kept")):
+        directory = f"{self._undo_directory(checkpoint.element)}/{checkpoint.id}"
+        for note in sorted(Path(directory).glob("*.kept")):
             with note.open("rb") as kept:
                 try:
                     said = json.loads(kept.readline())
                 except ValueError:
                     continue  # a crash cut it short, so that its place was not changed
                 with files.place(said["path"]) as place:
-                    _put_back(place, said["before"], kept)
+                    finish(partial(_put_back, place, said["before"], kept))
         record = checkpoint.details.get("record")
         if self.load(checkpoint.element) != record:  # else a full disk could lose it here
             self.drop(checkpoint.element)
@@ -207,7 +205,7 @@ class Records:
 
     def release(self, checkpoint: Checkpoint) -> None:
         """Drop what was kept for a checkpoint, and nothing of a later one, which may have been opened meanwhile."""
-        directory = self._undo_directory(checkpoint.element) / checkpoint.id
+        directory = f"{self._undo_directory(checkpoint.element)}/{checkpoint.id}"
         if self._open.get(checkpoint.element) == directory:
             del self._open[checkpoint.element]
         shutil.rmtree(directory, ignore_errors=True)
@@ -221,7 +219,19 @@ def _as_kept(found: Found | None) -> Record | None:
     return {key: getattr(found, key) for key in keys}
 
 
-def _put_back(place: Place, before: Record | None, kept: BinaryIO) -> None:
+def _copy(place: Place, note: str, barrier: Barrier) -> None:
+    """Write what is at a place into a note that is not there yet."""
+    found = look_at(place)
+    said = json.dumps({"path": place.path, "before": _as_kept(found)}).encode() + b"\n"
+    with held(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), barrier) as written:
+        write_all(written, said)
+        if found is not None and found.kind == "file":
+            with open_file(place) as source:
+                while chunk := source.read(_CHUNK_BYTES):
+                    write_all(written, chunk)
+
+
+def _put_back(place: Place, before: Record | None, kept: BinaryIO, barrier: Barrier) -> Change[None]:
     """Make a place what it was; a directory that is in the way by now was made by the actions, and is empty."""
     now = look_at(place)
     if _as_kept(now) == before:
@@ -229,32 +239,40 @@ def _put_back(place: Place, before: Record | None, kept: BinaryIO) -> None:
         return
     kind = before["kind"] if before else None
     if now is not None and now.kind != kind and now.kind != "other":
-        remove_file(place, now.kind)
+        yield from remove_file(place, barrier, now.kind)
     if before is None:
         return
     attributes = (before["mode"], before["uid"], before["gid"])
     if kind == "directory":
-        make_directory(place, *attributes)
+        yield from make_directory(place, *attributes, barrier)
     elif kind == "symlink":
-        replace_link(place, before["target"], *attributes[1:])
+        yield from replace_link(place, before["target"], barrier, *attributes[1:])
     elif kind == "file":
-        replace_file(place, kept, *attributes, lambda: None)
+        yield from replace_file(place, kept, *attributes, barrier)
 
 
-def _opened(directory: Path, opened: ExitStack) -> int:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    opened.callback(os.close, descriptor)
-    return descriptor
+def _read(path: str) -> bytes:
+    """A small file of our own, whole."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        content = b""
+        while chunk := os.read(descriptor, _CHUNK_BYTES):
+            content += chunk
+        return content
+    finally:
+        os.close(descriptor)
 
 
-def _replace(path: Path, content: bytes, opened: ExitStack | None = None) -> int:
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _replace(path: str, content: bytes, barrier: Barrier = _UNSYNCED) -> None:
     """Write a small file of our own atomically; where it is synced by its descriptor, btrfs keeps its name, too."""
-    temporary = path.with_name(f".{path.name}.new")
+    directory, _, name = path.rpartition("/")
+    temporary = f"{directory}/.{name}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with ExitStack() as closing:
-        (opened or closing).callback(os.close, descriptor)
-        written = memoryview(content)
-        while written:
-            written = written[os.write(descriptor, written) :]
+    with held(descriptor, barrier):
+        write_all(descriptor, content)
         os.replace(temporary, path)
-    return descriptor

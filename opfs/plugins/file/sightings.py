@@ -8,6 +8,7 @@ looked at next. Runs on the trio thread until cancelled; reading the records lea
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from opfs.errors import ApplyFailed
 from opfs.ports import Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
 
 class Watch:
@@ -31,12 +32,12 @@ class Watch:
         self._elements: dict[tuple[str, str], set[str]] = {}
         """Who is interested in a name in a directory."""
         self._paths: dict[str, Collection[str]] = {}
-        self._send, self._receive = trio.open_memory_channel[str](1024)
+        self._send, self._receive = trio.open_memory_channel[Collection[str]](1024)
 
-    def changed(self, element: str) -> None:
-        """An element's paths may be others now. May be called while nobody listens."""
+    def changed(self, elements: Collection[str]) -> None:
+        """The elements' paths may be others now. May be called while nobody listens."""
         try:
-            self._send.send_nowait(element)
+            self._send.send_nowait(elements)
         except (trio.WouldBlock, trio.BrokenResourceError):
             # Too many at once to follow: whoever listens looks at everything.
             self._report(Sighting(None))
@@ -54,8 +55,8 @@ class Watch:
                 if fanotify is not None:
                     nursery.start_soon(self._read_fanotify, fanotify)
                 nursery.start_soon(self._read_inotify, inotify)
-                async for element in self._receive:
-                    await self._follow_all([element], fanotify, inotify)
+                async for changed in self._receive:
+                    await self._follow_all(changed, fanotify, inotify)
 
     async def _follow_all(self, elements: Collection[str], fanotify: Fanotify | None, inotify: Inotify) -> None:
         def read() -> dict[str, Collection[str]]:
