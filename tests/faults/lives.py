@@ -8,155 +8,30 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - a dataclass of it is made at run time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
+from life import ALICE, LARGE, Life, Place, alive
 
 import opfs.commit.journal
 import opfs.commit.tips
-import opfs.daemon.parts
-import opfs.plugins.file.plugin
 from opfs.btrfs.pool import Pool
 from opfs.cli.verification import PoolVerification
-from opfs.commit.change import Change, Request
 from opfs.commit.pruning import Pruner
-from opfs.commit.recovery import recover
-from opfs.config import load_config
 from opfs.core.actor import Actor
 from opfs.core.event import decode_events
 from opfs.core.moments import AtHeight
 from opfs.core.names import ElementId
 from opfs.core.retention import Retention
-from opfs.daemon.parts import Parts, open_parts
 from opfs.daemon.past import PastViews
-from opfs.daemon.rotation import finish_rotation, rotate_keys
+from opfs.daemon.rotation import rotate_keys
 from opfs.errors import OpfsError, Rejected
-from opfs.plugins.registry import PluginRegistry, build_plugin
 from opfs.ports import FileAttributes
 from opfs.testing import tracing
-from opfs.testing.embedder import OneEmbedder, WordHashEmbedder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from opfs.plugins.registry import ContextOf
-
-ALICE = Actor(uid=1000, user="alice", pid=42, command="vim")
-SETTLE_TIMEOUT_S = 2.0
-LATE, EARLY = ElementId("file", "late"), ElementId("file", "early")
-LARGE = "x" * 5_000
-"""More than btrfs keeps inline, and more than a page."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one row happens: the pool, the directory that plays the host, and what was told."""
-
-    directory: Path
-
-    @property
-    def pool(self) -> Path:
-        return self.directory / "pool"
-
-    @property
-    def host(self) -> Path:
-        return self.directory / "host"
-
-    @property
-    def told(self) -> Path:
-        return self.directory / "told"
-
-
-class Life:
-    """A daemon's parts at work, and a note of every answer."""
-
-    def __init__(self, place: Place, parts: Parts) -> None:
-        self.place = place
-        self.parts = parts
-        self.errors: list[str] = []
-
-    def tell(self, **fact: Any) -> None:
-        with self.place.told.open("a") as told:
-            told.write(json.dumps(fact) + "\n")
-
-    async def put(self, element: str, text: str, *, directory: str = "", after: str = "") -> None:
-        """Write an element of the file plugin; a `directory` that is not there makes the plugin fail.
-
-        With `after`, it waits for another element.
-        """
-        document: dict[str, Any] = {"path": str(self.place.host / directory / element), "content": text}
-        if after:
-            document["$after"] = [f"file/{after}"]
-        await self._change(element, json.dumps(document).encode())
-
-    async def delete(self, element: str) -> None:
-        await self._change(element, None)
-
-    async def _change(self, element: str, content: bytes | None) -> None:
-        text = None if content is None else content.decode()
-        self.tell(element=element, tries=text)
-        try:
-            await self.parts.sequencer.submit(
-                Request((Change(ElementId("file", element), content),), ALICE, f"{element} for the table")
-            )
-        except OpfsError as error:
-            self.errors.append(f"{element}: {error}")
-            self.tell(element=element, error=type(error).__name__, errno=error.errno, reason=str(error))
-        else:
-            self.tell(element=element, accepted=text)
-
-    async def settled(self) -> None:
-        """Return when nothing is under way and nothing waits for what is there, or when that takes too long."""
-        with trio.move_on_after(SETTLE_TIMEOUT_S):
-            while self.parts.failsafe.reason is None and (  # noqa: ASYNC110 - who applies what waits tells nobody
-                self.parts.sequencer.in_flight_count or self._is_due()
-            ):
-                await trio.sleep(0.005)
-
-    def _is_due(self) -> bool:
-        there = self.parts.chain.catalog.get
-        return bool(there(LATE) and there(EARLY)) and not (self.place.host / LATE.element).exists()
-
-    async def derive(self) -> None:
-        """Bring the index up to the chain, as the deriver does when somebody searches."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.parts.deriver.run)
-            nursery.start_soon(self.parts.meaning.run)
-            try:
-                await self.parts.meaning.wait_current()
-            except OpfsError as error:
-                self.tell(index=str(error))
-            nursery.cancel_scope.cancel()
-
-
-def _only_the_file_plugin(context_of: ContextOf, _: object) -> PluginRegistry:
-    return PluginRegistry([build_plugin("opfs.plugins.file.plugin:FilePlugin", context_of)])
-
-
-@asynccontextmanager
-async def alive(place: Place, interval: str = "per-op") -> AsyncIterator[Life]:
-    """A daemon's parts, opened and recovered as the daemon does it, up to the mount."""
-    opfs.daemon.parts.Embedders = lambda *_, **__: OneEmbedder(WordHashEmbedder())
-    opfs.daemon.parts.load_plugins = _only_the_file_plugin
-    flags = {"pool": str(place.pool), "mount": str(place.directory / "mount")}
-    variables = {"OPFS_CONFIG": str(place.directory / "opfs.toml"), "OPFS_SNAPSHOT_INTERVAL": interval}
-    config = load_config(flags, variables)
-    with open_parts(config) as parts:
-        async with trio.open_nursery() as nursery:
-            tracing.phase("recover")
-            await nursery.start(parts.sequencer.run)
-            await recover(parts.chain, parts.journal, parts.sequencer)
-            await finish_rotation(parts)
-            nursery.start_soon(parts.waiting.run)
-            yield Life(place, parts)
-            nursery.cancel_scope.cancel()
-        tracing.phase("close")
-
-
-# --- scripts -----------------------------------------------------------------------------------------------
+    from collections.abc import Awaitable, Callable
 
 
 async def start(life: Life) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from lives import Place, inspect, live
+from life import Place
+from lives import inspect, live
 
 from opfs.testing.crashlines import kill_at
 from opfs.testing.tracing import Fault, run_traced
