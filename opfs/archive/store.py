@@ -24,7 +24,7 @@ from opfs.core.header import BlockHeader
 from opfs.core.names import BlockName
 from opfs.core.printable import printable
 from opfs.core.standing import DOCUMENT_OPS
-from opfs.errors import Erased, IntegrityError, NotFound, PoolError
+from opfs.errors import Erased, IntegrityError, NotFound, OpfsError, PoolError
 from opfs.ports import FileAttributes, SnapshotStore, StoredDocument
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ class KeptStore:
         """Those that have a snapshot, lowest first."""
         with self._changing:
             return sorted(self._snapshots)
+
+    @property
+    def live_count(self) -> int:
+        """How many have a snapshot; asked after every commit."""
+        return len(self._snapshots)
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -219,10 +224,20 @@ class KeptStore:
             try:
                 return from_snapshot(name)
             except (NotFound, PoolError):
+                # a document that a block never had is asked for at each create: no reason to list all snapshots
+                if self._has_snapshot(name):
+                    raise
                 self._look_again()
                 if not self.is_pruned(name):  # else it was pruned under this reader
                     raise
         return from_archive(name)
+
+    def _has_snapshot(self, name: BlockName) -> bool:
+        try:
+            self._live.read_header(name)
+        except OpfsError:
+            return False
+        return True
 
     def _content(self, name: BlockName, id: ElementId) -> bytes:
         """Of a document of a pruned block; raises NotFound or Erased."""

@@ -67,6 +67,9 @@ class PrunableStore(Protocol):
     @property
     def live_blocks(self) -> Sequence[BlockName]: ...
 
+    @property
+    def live_count(self) -> int: ...
+
     def archive_blocks(self, names: Sequence[BlockName]) -> None: ...
 
     def delete_snapshots(self, names: Sequence[BlockName]) -> None: ...
@@ -140,7 +143,7 @@ class Pruner:
     @property
     def live_count(self) -> int:
         """Blocks that have a snapshot."""
-        return len(self._store.live_blocks)
+        return self._store.live_count
 
     async def plan(self) -> RetentionPlan:
         """What a run would keep, and why, and what it would prune; how many go for their room is an estimate."""

@@ -31,7 +31,7 @@ def measure(parts: Parts) -> Iterator[Figures]:
 def _chain(parts: Parts) -> Iterator[Figures]:
     one, sequencer = Figures.one, parts.sequencer
     blocks = len(sequencer.blocks)
-    live = len(parts.store.live_blocks)
+    live = parts.store.live_count
     yield one("opfs_head_height", "The height of the newest block.", sequencer.catalog.head.height)
     yield one("opfs_events_total", "Events that the blocks hold.", sequencer.event_count)
     yield one(

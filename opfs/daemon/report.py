@@ -33,7 +33,7 @@ def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
         "pool": [f"{parts.pool.path}, {_space(parts)}", *parts.snapshots.damage()],
         "origin": sequencer.origin,
         "head": str(sequencer.catalog.head),
-        "blocks": f"{len(sequencer.blocks)}, {len(parts.store.live_blocks)} with a snapshot",
+        "blocks": f"{len(sequencer.blocks)}, {parts.store.live_count} with a snapshot",
         "events": f"{sequencer.event_count}",
         **_pending_lines(parts),
         "elements": f"{sequencer.catalog.count()}",

@@ -131,6 +131,35 @@ def test_what_is_not_archived_is_not_deleted(tmp_path):
     assert kept.live_blocks == store.list_blocks()
 
 
+def test_a_document_that_a_block_never_had_is_no_reason_to_list_all_snapshots(tmp_path):
+    store = make_chain(tmp_path, 2)
+    kept = KeptStore(store, Archive(tmp_path / "archive"))
+    pruned, live = kept.list_blocks()[0], kept.list_blocks()[1]
+    kept.archive_blocks([pruned])
+    kept.delete_snapshots([pruned])
+    listings, listing = [], store.list_blocks
+    store.list_blocks = lambda: listings.append(1) or listing()  # type: ignore[method-assign,func-returns-value]
+    for name in (pruned, live):
+        with pytest.raises(NotFound):
+            kept.read_document(name, ElementId("memory", "never"))
+    assert listings == []
+
+
+def test_a_snapshot_that_another_process_pruned_is_read_from_the_archive(tmp_path):
+    store = make_chain(tmp_path, 2)
+    kept, other = (KeptStore(store, Archive(tmp_path / "archive")) for _ in range(2))
+    names = kept.list_blocks()[:-1]
+    headers = {name: store.read_header(name) for name in names}
+    documents = {name: {found.id: found.content for found in store.scan_block(name)} for name in names}
+    other.archive_blocks(names)
+    other.delete_snapshots(names)
+    assert not any(map(kept.is_pruned, names))
+    for name in names:
+        assert kept.read_header(name) == headers[name]
+        assert {id: kept.read_document(name, id) for id in documents[name]} == documents[name]
+        assert kept.is_pruned(name)
+
+
 def test_new_blocks_follow_pruned_ones(tmp_path):
     store = make_chain(tmp_path, 3)
     kept = KeptStore(store, Archive(tmp_path / "archive"))

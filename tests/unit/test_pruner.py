@@ -33,6 +33,10 @@ class Pool:
     freeing: int = 0
     groups: list[int] = field(default_factory=list)
 
+    @property
+    def live_count(self) -> int:
+        return len(self.live_blocks)
+
     def archive_blocks(self, names) -> None:
         self.groups.append(len(names))
 
