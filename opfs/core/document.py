@@ -40,6 +40,7 @@ _NOT_A_NUMBER = ("this is not a number in JSON", "no +, no leading 0, and digits
 _NUMBER_CHARACTERS = b"0123456789+-.eE"
 # Only an exponent or 19 digits can make an infinity or pass 64 bits, so most documents are never walked.
 _MAYBE_EXTREME_NUMBER = re.compile(rb"[0-9.][eE]|[0-9]{19}")
+_MAYBE_WHOLE_FLOAT = re.compile(rb"[0-9]\.0+[\s,}\]eE]|[0-9][eE]")
 
 
 class Completeness(Enum):
@@ -54,7 +55,8 @@ def parse_document(content: bytes, *, limit_bytes: int = MAX_DOCUMENT_BYTES, lim
 
     Raises TooLarge, or InvalidRequest with the spot, for all else: also for a byte order mark, a duplicate
     key, NaN, an infinity, an integer beyond 64 bits, nesting beyond `limit_depth`. The limits are those of one
-    element; a file that holds many has its own.
+    element; a file that holds many has its own. A number without a fraction is an int however it is written: 1500.0
+    is an integer to JSON Schema, too.
     """
     _check_size(content, limit_bytes)
     if not content.strip(_SPACE):
@@ -70,6 +72,8 @@ def parse_document(content: bytes, *, limit_bytes: int = MAX_DOCUMENT_BYTES, lim
         _check_depth(content, limit_depth)
     if _MAYBE_EXTREME_NUMBER.search(content):
         _check_numbers(content, document)
+    if _MAYBE_WHOLE_FLOAT.search(content):
+        document = _with_integers(document)
     return cast("Document", document)
 
 
@@ -188,6 +192,17 @@ def _check_numbers(content: bytes, document: Any) -> None:
             raise _number_refused(content, path, "64-bit floating point holds at most about 1.8e308")
         elif isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
             raise _number_refused(content, path, f"an integer lies between {MIN_INTEGER} and {MAX_INTEGER}")
+
+
+def _with_integers(value: Any) -> Any:
+    """The value with what is a whole number of 64 bits as one; its depth is bounded by now."""
+    if isinstance(value, dict):
+        return {key: _with_integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and MIN_INTEGER <= value <= MAX_INTEGER:
+        return int(value)
+    return value
 
 
 def _number_refused(content: bytes, path: tuple[Any, ...], hint: str) -> InvalidRequest:

@@ -227,6 +227,28 @@ def test_a_number_beyond_64_bits_is_named_by_its_pointer():
     assert caught.value.location.pointer == "/a/b~1c/1"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["1500.0", "1.5e3", "1500.00 ", "0.15e4", "15E+2", "-0.0", "1e19", "1.0e2", "150000e-2", "[2.0]", '{"b":1.0}'],
+)
+def test_a_number_without_a_fraction_is_an_integer(text: str):
+    document = parse_document(f'{{"a": {text}, "text": "1.0 1e3"}}'.encode())
+    assert json.dumps(document) == json.dumps({"a": whole(json.loads(text)), "text": "1.0 1e3"})
+
+
+def whole(value):
+    if isinstance(value, list):
+        return list(map(whole, value))
+    return {key: whole(each) for key, each in value.items()} if isinstance(value, dict) else int(value)
+
+
+@pytest.mark.parametrize("text", ["1.5", "15e-1", "1e300", "0.1", "1e20"])
+def test_any_other_number_is_the_float_that_it_says(text: str):
+    found = parse_document(f'{{"a": {text}}}'.encode())["a"]
+    assert isinstance(found, float)
+    assert found == float(text)
+
+
 def test_the_largest_numbers_are_accepted():
     content = b'{"a": 18446744073709551615, "b": -9223372036854775808, "c": 1.7976931348623157e308, "d": 1e-400}'
     assert parse_document(content) == json.loads(content)
