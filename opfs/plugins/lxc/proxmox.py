@@ -81,6 +81,8 @@ class Proxmox:
         template = desired.get("ostemplate")
         if template is not None and "/" not in template:
             refuse("/ostemplate", f"{template!r} is no template of Proxmox", "local:vztmpl/NAME.tar.zst, or a path")
+        if template is not None and not template.isprintable():
+            refuse("/ostemplate", f"{template!r} has characters that cannot be shown", "use printable characters")
         if desired.get("description", "").endswith("\n"):
             refuse("/description", "Proxmox does not keep a line feed at the end", "end with the last word")
         for key in NETWORKS:
@@ -90,8 +92,9 @@ class Proxmox:
         check_mounts(desired, self._forbidden)
         for key in mounts_of(desired):
             for name in ("volume", "mp"):
-                if "," in desired[key][name]:
-                    refuse(f"/{key}/{name}", "Proxmox cannot have a comma in it", "rename the directory")
+                if "," in desired[key][name] or not desired[key][name].isprintable():
+                    reason = "Proxmox cannot have a comma in it, nor what cannot be shown"
+                    refuse(f"/{key}/{name}", reason, "rename the directory")
 
     def complete(self, element: str, desired: Document, observed: Document | None) -> Document:
         whole: dict[str, Any] = {"hostname": f"CT{element}", **DEFAULTS, **desired}
