@@ -19,6 +19,7 @@ from opfs.core.action import Document, Kind, Safety
 from opfs.core.adoption import adoptable
 from opfs.core.names import PLUGIN_NAME, ElementId
 from opfs.errors import ApplyFailed, InvalidRequest
+from opfs.ports import AppliesMany
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -226,6 +227,20 @@ async def check_rolls_back(case: PluginCase) -> None:
         await case.become(None)
 
 
+async def check_together_is_as_one_by_one(case: PluginCase) -> None:
+    """Where a plugin applies many, each action is reported once, in order, and what is there is as asked for."""
+    if not isinstance(case.plugin, AppliesMany):
+        return
+    for document in (*case.documents, None):
+        diff = await case.planned(document)
+        results: list[ApplyResult] = []
+        await case.plugin.apply_many([diff.actions], results.append)
+        assert [result.action for result in results] == list(diff.actions), f"reported: {results}"
+        assert all(result.done and "\n" not in result.done for result in results)
+        await case.verify(document)
+    await case.plugin.apply_many([], results.append)
+
+
 async def check_failure_leaves_what_was(case: PluginCase) -> None:
     """Where applying fails, the error has a reason, and rolling back works from there."""
     if case.failing is None:
@@ -297,6 +312,7 @@ CHECKS: tuple[Callable[[PluginCase], Awaitable[None]], ...] = (
     check_compare_notices,
     check_drift_is_seen_and_repaired,
     check_rolls_back,
+    check_together_is_as_one_by_one,
     check_failure_leaves_what_was,
     check_refuses_bad_documents,
     check_protects,
