@@ -65,10 +65,10 @@ class Validator:
 
     async def validate(self, id: ElementId, content: bytes | None) -> Declared | None:
         """`check`, in a worker thread where it may take long; None for a delete. Raises ApplyTimeout for too long."""
+        plugin = self.require(id.plugin)
         if content is None:
-            self.require(id.plugin)
             return None
-        if len(content) <= INLINE_BYTES:
+        if len(content) <= INLINE_BYTES and not plugin.capabilities.slow_check:
             return self.check(id, content)
         with trio.move_on_after(CHECK_TIMEOUT_S):
             return await trio.to_thread.run_sync(self.check, id, content, abandon_on_cancel=True, limiter=self._threads)

@@ -20,7 +20,7 @@ class Capabilities:
     """What a plugin's backend can do (names of the original proposal).
 
     Without `supports_verification` what is observed says nothing of what was applied before the last start, so that no
-    drift is looked for.
+    drift is looked for. With `slow_check` the function `check` asks a program, and is called in a worker thread.
     """
 
     supports_rollback: bool = False
@@ -28,6 +28,7 @@ class Capabilities:
     supports_verification: bool = True
     atomic_operations: bool = False
     watch: bool = False
+    slow_check: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from opfs.commit import foreign, interrupting, validation
 from opfs.commit.following import Follower
 from opfs.core.rules import PluginRules
 from opfs.errors import ApplyFailed, ApplyTimeout
+from opfs.ports import Capabilities
 from opfs.testing.memoryhost import MemoryPlugin
 
 TOLD = "kept everybody waiting"
@@ -131,6 +132,16 @@ async def test_what_it_had_done_is_undone(path, stuck, monkeypatch, caplog):
         with pytest.raises(ApplyTimeout, match=r"did set colour of a\. everything was undone"):
             await sequencer.submit(write("a", colour="red", size=1))
     assert path.plugin.host == {}
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_check_that_asks_a_program_keeps_nobody_waiting(path, is_slow):
+    path.plugin.capabilities = Capabilities(watch=True, slow_check=is_slow)
+    threads = []
+    path.plugin.check = lambda *_: threads.append(threading.current_thread() is threading.main_thread())
+    async with path.started() as sequencer:
+        await sequencer.submit(write("a", size=1))
+    assert threads[0] is not is_slow
 
 
 async def test_a_long_document_whose_check_never_ends(path, monkeypatch):

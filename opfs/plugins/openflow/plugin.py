@@ -53,7 +53,7 @@ class OpenFlowPlugin(ContractDefaults):
 
     name: ClassVar[str] = PLUGIN
     capabilities: ClassVar[Capabilities] = Capabilities(
-        supports_rollback=True, supports_checkpoints=True, atomic_operations=True, watch=True
+        supports_rollback=True, supports_checkpoints=True, atomic_operations=True, watch=True, slow_check=True
     )
 
     def __init__(self, place: SwitchPlace = DEFAULT) -> None:

@@ -115,22 +115,23 @@ def read_settings(text: str) -> Iterator[Setting]:
 
 def _joined_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines with the ones that continue them, stripped; without comments, also those in between, and empty lines."""
-    begin, joined = 0, ""
+    begin, length, parts = 0, 0, list[str]()
     for number, raw in enumerate(text.split("\n"), 1):
         if "\0" in raw:
             raise UnitSyntaxError(number, "there is a NUL in it", "remove it")
         line = raw.strip()
-        if (not line and not joined) or line.startswith(_COMMENTS):
+        if (not line and not parts) or line.startswith(_COMMENTS):
             continue
         begin = begin or number
-        joined += line.removesuffix("\\") + " " if line.endswith("\\") else line
-        if len(joined.encode("utf-8", "surrogatepass")) > _LINE_BYTES_MAX:
+        parts.append(line.removesuffix("\\") + " " if line.endswith("\\") else line)
+        length += len(parts[-1].encode("utf-8", "surrogatepass"))
+        if length > _LINE_BYTES_MAX:
             raise UnitSyntaxError(begin, "the line is longer than 1 MiB", "divide it")
         if not line.endswith("\\"):
-            yield begin, joined.strip()
-            begin, joined = 0, ""
-    if joined:
-        yield begin, joined.strip()
+            yield begin, "".join(parts).strip()
+            begin, length, parts = 0, 0, []
+    if parts:
+        yield begin, "".join(parts).strip()
 
 
 def check_text(unit: str, text: str, known: Mapping[str, frozenset[str]], *, is_dropin: bool = False) -> None:
