@@ -267,8 +267,12 @@ class Deriver(Generic[_Record]):
         return 0
 
     def _take_in(self, before: BlockName | None, names: Sequence[BlockName]) -> None:
-        check = trio.from_thread.check_cancelled
-        index_blocks(self._store, self._index, self._describe, before, names, between=check)
+        index_blocks(self._store, self._index, self._describe, before, names, between=self._tell_on_the_way)
+
+    def _tell_on_the_way(self) -> None:
+        """Others need not wait for the end of a block of thousands of events."""
+        trio.from_thread.check_cancelled()
+        trio.from_thread.run_sync(self._announce)
 
 
 def index_blocks(

@@ -1,8 +1,8 @@
 """What costs much of the search index: vectors of its texts, made when their words can be found already.
 
-One task, apart from the one that takes in events, makes them in a worker thread of low priority, once nobody has
-written for a moment. A search by meaning waits in `wait_current`. A model that is missing stops nothing else, and is
-looked for again now and then. Trio thread.
+One task, apart from the one that takes in events, makes them in a worker thread of low priority: as fast as it can once
+nobody has written for a moment, and a few at a time beside those who write on and on. A search by meaning waits in
+`wait_current`. A model that is missing stops nothing else, and is looked for again now and then. Trio thread.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ _Result = TypeVar("_Result")
 
 TEXTS_PER_STEP = 128
 """About half a second's work: so long a new block, a rebuild or the end may have to wait."""
+TEXTS_BESIDE_WRITERS = 8
+"""One batch of the embedder, so one thread: half of two processors is left to who writes."""
+BACKLOG = 256
+"""Of so many texts and more some are embedded while others write; fewer are soon done when these pause."""
 MAX_WAIT_S = 10.0
 """Who writes without a pause is slowed down from then on."""
 MODEL_RETRY_S = 60.0
@@ -37,6 +41,9 @@ log = logging.getLogger(__name__)
 
 class Meant(Protocol):
     """The parts of `ports.Index` that are needed; its methods block."""
+
+    @property
+    def indexed_count(self) -> int: ...
 
     @property
     def embedded_count(self) -> int: ...
@@ -108,8 +115,8 @@ class Meaning:
     async def _follow(self) -> None:
         while True:
             changed = self._changed
-            await self._wait_for_quiet()
-            if await self._in_thread(self._step):
+            limit = await self._wait_for_turn()
+            if await self._in_thread(self._step, limit):
                 self.failure = None
                 self._announce()
                 continue
@@ -120,13 +127,19 @@ class Meaning:
                 changed = self._changed
             await changed.wait()
 
-    async def _wait_for_quiet(self) -> None:
-        """Leave processor and disk to the writers while they write, unless somebody waits or the lag grows."""
+    async def _wait_for_turn(self) -> int:
+        """Leave processor and disk to the writers while they write, unless somebody waits or the lag grows.
+
+        How many texts to embed then.
+        """
         if not self.lag:
             self._quiet.caught_up()
         while not self._waiting and self.lag < MAX_LAG and (left_s := self._quiet.left_s):
+            if self._index.indexed_count - self._index.embedded_count >= BACKLOG:
+                return TEXTS_BESIDE_WRITERS
             with trio.move_on_after(left_s):
                 await self._changed.wait()
+        return TEXTS_PER_STEP
 
     def rebuild(self) -> None:
         """Forget the index and make it again from the chain, in the background; what failed is tried again."""
@@ -169,15 +182,15 @@ class Meaning:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def _in_thread(self, function: Callable[[], _Result]) -> _Result:
-        return await trio.to_thread.run_sync(self._placed_work, function, limiter=self._thread)
+    async def _in_thread(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        return await trio.to_thread.run_sync(self._placed_work, function, *arguments, limiter=self._thread)
 
     # --- in the worker thread --------------------------------------------------------------------------
 
-    def _placed_work(self, function: Callable[[], _Result]) -> _Result:
+    def _placed_work(self, function: Callable[..., _Result], *arguments: object) -> _Result:
         with low_priority(), self._placed():
-            return function()
+            return function(*arguments)
 
-    def _step(self) -> bool:
+    def _step(self, limit: int) -> bool:
         """Make some vectors, or tidy up when there is nothing to make; whether more is left to do."""
-        return self._index.embed(TEXTS_PER_STEP) > 0 or (self._words.is_current and self._index.settle())
+        return self._index.embed(limit) > 0 or (self._words.is_current and self._index.settle())

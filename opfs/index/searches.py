@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from opfs.index.contents import Contents, Selection
+    from opfs.index.exact.workers import Workers
+    from opfs.index.fulltext import Loosely
 
     Scored = list[tuple[int, float]]
     """Numbers of events with their scores, best first."""
@@ -73,18 +75,30 @@ def loosely_matching(text: str, limit: int) -> Search:
     return search
 
 
-def fused(query: NDArray[np.float32], text: str, limit: int) -> Search:
-    """The events best by both, out of the best of each; words are wanted, none has to be there."""
+def fused(embed: Callable[[], NDArray[np.float32]], text: str, limit: int, workers: Workers) -> Search:
+    """The events best by both, out of the best of each; words are wanted, none has to be there.
+
+    `embed` gives the unit vector of the text. The nearest and the words are looked for side by side.
+    """
     depth = max(limit, FUSION_DEPTH)
     words = loose_words(text)
 
     def search(contents: Contents, selection: Selection, connection: sqlite3.Connection) -> Scored:
-        loosely = _full_text(contents, selection, connection).any_of(words)
-        rows = loosely.best(depth)
         vectors = contents.vectors
+
+        def find_words() -> tuple[Loosely, NDArray[np.int64]]:
+            loosely = _full_text(contents, selection, connection).any_of(words)
+            return loosely, loosely.best(depth)
+
         if vectors is None:
+            loosely, rows = find_words()
             return selection.rank(rows, loosely.shares(rows), limit)
-        near, _ = vectors.nearest(query, mask=selection.texts(), before=selection.text_end, limit=depth)
+
+        def find_nearest() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            query = embed()
+            return query, vectors.nearest(query, mask=selection.texts(), before=selection.text_end, limit=depth)[0]
+
+        (query, near), (loosely, rows) = workers.both(find_nearest, find_words)
         rows = np.union1d(rows, near)
         return selection.rank(rows, fuse(vectors.cosines(query, rows), loosely.shares(rows)), limit)
 

@@ -21,6 +21,7 @@ from opfs.core.filters import EVERYTHING
 from opfs.core.narrative import VERSION as WORDS_VERSION
 from opfs.errors import IntegrityError, NoSpace, OpfsError, PoolError
 from opfs.index import searches
+from opfs.index.exact.workers import Workers
 from opfs.index.layout import COLUMNS_NAME, DATABASE_NAME
 from opfs.index.opened import OpenIndex
 from opfs.index.readers import ReadersClosed
@@ -102,6 +103,8 @@ class SqliteIndex:
         self._words_version = words_version
         self._lock = threading.Lock()
         self._is_closed = False
+        # The two halves of a hybrid search.
+        self._halves = Workers(2)
         try:
             directory.mkdir(parents=True, exist_ok=True)
             # It holds what documents say, whoever may read those.
@@ -152,9 +155,10 @@ class SqliteIndex:
         self, text: str, *, limit: int, uid: int, gids: Collection[int], where: EventFilter = EVERYTHING
     ) -> Sequence[Hit]:
         def search(contents: Contents) -> Search:
-            if contents.embedder is None:
+            embedder = contents.embedder
+            if embedder is None:
                 return searches.loosely_matching(text, limit)
-            return searches.fused(contents.embedder.embed([text])[0], text, limit)
+            return searches.fused(lambda: embedder.embed([text])[0], text, limit, self._halves)
 
         return self._find(search, uid, gids, where)
 
@@ -286,6 +290,7 @@ class SqliteIndex:
                 self._opened.sync()
                 self._opened.generations.sync()
             self._opened.close()
+            self._halves.close()
 
     def _require_open(self) -> None:
         if self._is_closed:

@@ -19,6 +19,7 @@ from harness.table import VERDICT_HEADINGS, Sample, Verdict, format_table, numbe
 from harness.workspace import Workspace
 from searching.contestants import FLAT, Numpy, Peer, Selection, begin_ours, recall, tenth_scores
 from searching.corpus import extend, make_queries, nearness, real_vectors
+from searching.lag import measure_lag
 from searching.served import measure_served
 
 from opfs.embedding.model import MiniLmEmbedder
@@ -149,38 +150,48 @@ def _size_mb(directory: Path) -> float:
     return sum(path.stat().st_size for path in directory.glob("exact.*")) / 1e6
 
 
+def bench_many(workspace: Workspace, options: argparse.Namespace) -> list[Verdict]:
+    """The vectors, and what is measured with them."""
+    count = 100_000 if options.quick else 1_000_000
+    kept = ROOT / "build" / "search"
+    kept.mkdir(parents=True, exist_ok=True)
+    embedder = MiniLmEmbedder(options.models)
+    verdicts: list[Verdict] = []
+    with step(f"{options.sentences:,} real sentences"):
+        real = real_vectors(embedder, options.sentences, kept)
+    rows_path = workspace.path / "rows.f32"
+    with step(f"{count:,} vectors made of them"):
+        rows = extend(real, count, rows_path)
+    near = [[what, str(len(some)), *(f"{each:.3f}" for each in nearness(some))] for what, some in
+            (("half of the real", real[: len(real) // 2]), ("all real", real), ("extended", rows))]  # fmt: skip
+    print(f"{len(real):,} vectors are of real sentences, the others each one of these plus the difference of two")
+    print("real near neighbours. Cosine to the nearest other vector, of some:\n")
+    print(format_table(("", "vectors", "5 %", "50 %", "95 %"), near), flush=True)
+    queries = make_queries(embedder, rows, options.queries)
+    if options.only != "mount":
+        derived = workspace.path / "derived"
+        derived.mkdir()
+        verdicts += bench_vectors(rows_path, rows, queries, derived, options.quick)
+    if options.only != "vectors":
+        verdicts += measure_served(workspace, rows, embedder, options.models, options.queries)
+    return verdicts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=DEFAULT_DIRECTORY, help="where the language model is")
     parser.add_argument("--quick", action="store_true", help="100,000 vectors, and the slow contestants left out")
     parser.add_argument("--sentences", type=int, default=20_000, help="how many real sentences are embedded")
     parser.add_argument("--queries", type=int, default=100, help="of each kind")
-    parser.add_argument("--only", choices=("vectors", "mount"), help="leave the other half out")
+    parser.add_argument("--only", choices=("vectors", "mount", "lag"), help="leave the others out")
     options = parser.parse_args()
-    count = 100_000 if options.quick else 1_000_000
-    kept = ROOT / "build" / "search"
-    kept.mkdir(parents=True, exist_ok=True)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}", flush=True)
-    embedder = MiniLmEmbedder(options.models)
     verdicts: list[Verdict] = []
     with Workspace() as workspace:
-        with step(f"{options.sentences:,} real sentences"):
-            real = real_vectors(embedder, options.sentences, kept)
-        rows_path = workspace.path / "rows.f32"
-        with step(f"{count:,} vectors made of them"):
-            rows = extend(real, count, rows_path)
-        near = [[what, str(len(some)), *(f"{each:.3f}" for each in nearness(some))] for what, some in
-                (("half of the real", real[: len(real) // 2]), ("all real", real), ("extended", rows))]  # fmt: skip
-        print(f"{len(real):,} vectors are of real sentences, the others each one of these plus the difference of two")
-        print("real near neighbours. Cosine to the nearest other vector, of some:\n")
-        print(format_table(("", "vectors", "5 %", "50 %", "95 %"), near), flush=True)
-        queries = make_queries(embedder, rows, options.queries)
-        if options.only != "mount":
-            derived = workspace.path / "derived"
-            derived.mkdir()
-            verdicts += bench_vectors(rows_path, rows, queries, derived, options.quick)
-        if options.only != "vectors":
-            verdicts += measure_served(workspace, rows, embedder, options.models, options.queries)
+        if options.only in (None, "lag"):
+            verdicts += measure_lag(workspace, options.models, rounds=2 if options.quick else 4)
+        if options.only != "lag":
+            verdicts += bench_many(workspace, options)
     print("\n" + format_table(VERDICT_HEADINGS, [verdict.cells() for verdict in verdicts]))
     missed = sum(verdict.outcome != "ok" and not math.isnan(verdict.measured) for verdict in verdicts)
     print(f"\n{missed} missed; load {os.getloadavg()[0]:.1f}")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
+import trio.testing
 
 from opfs.commit.derive import QUIET_S
-from opfs.commit.meaning import MAX_WAIT_S, MODEL_RETRY_S, TEXTS_PER_STEP, Meaning
+from opfs.commit.meaning import BACKLOG, MAX_WAIT_S, MODEL_RETRY_S, TEXTS_BESIDE_WRITERS, TEXTS_PER_STEP, Meaning
 from opfs.errors import NotFound, OpfsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STEPS = 3
 
@@ -45,11 +51,19 @@ class Vectors:
         self.left_to_tidy = STEPS
         self.spares = True
         self.missing = ""
+        self.limits: list[int] = []
+        """Of every step that made anything."""
+
+    @property
+    def indexed_count(self) -> int:
+        return self.chain.wanted_count
 
     def embed(self, limit: int) -> int:
         if self.missing:
             raise NotFound(self.missing)
         made = min(limit, self.chain.wanted_count - self.embedded_count)
+        if made:
+            self.limits.append(limit)
         self.embedded_count += made
         return made
 
@@ -61,6 +75,12 @@ class Vectors:
 
     def forget_spares(self) -> None:
         self.spares = False
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Return when it is so, while no time passes but that of the worker thread."""
+    while not is_so():
+        await trio.lowlevel.checkpoint()
 
 
 @pytest.fixture
@@ -107,6 +127,30 @@ async def test_who_writes_without_a_pause_does_not_stop_it(meaning, chain, index
         chain.commit(1)
         await trio.sleep(QUIET_S / 2)
     assert MAX_WAIT_S <= trio.current_time() - started < 2 * MAX_WAIT_S
+
+
+async def test_a_long_burst_is_followed_a_few_texts_at_a_time(meaning, chain, index, mock_clock):
+    await meaning.wait_settled()
+    for _ in range(2 * BACKLOG // 8):
+        chain.commit(8)
+        mock_clock.jump(QUIET_S / 10)
+        await until(lambda: meaning.lag < BACKLOG)
+    assert set(index.limits) == {TEXTS_BESIDE_WRITERS}
+    mock_clock.jump(QUIET_S)
+    await until(lambda: not meaning.lag)
+    assert index.limits[-1] == TEXTS_PER_STEP
+
+
+async def test_a_short_burst_is_left_until_nobody_writes(meaning, chain, index, mock_clock):
+    await meaning.wait_settled()
+    for _ in range(BACKLOG - 1):
+        chain.commit(1)
+        mock_clock.jump(QUIET_S / 100)
+        await trio.testing.wait_all_tasks_blocked()
+    assert not index.limits
+    mock_clock.jump(QUIET_S)
+    await until(lambda: not meaning.lag)
+    assert set(index.limits) == {TEXTS_PER_STEP}
 
 
 async def test_who_searches_does_not_wait_for_quiet(meaning, chain, index, autojump_clock):

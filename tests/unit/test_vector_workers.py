@@ -48,3 +48,35 @@ def test_what_goes_wrong_in_any_thread_is_told():
     with pytest.raises(OSError, match="no disk"):
         workers.run(begin, range(100))
     workers.close()
+
+
+def test_two_halves_run_side_by_side():
+    workers = Workers(2)
+    met = threading.Barrier(2)
+
+    def half(found: str) -> str:
+        met.wait()
+        return found
+
+    assert workers.both(lambda: half("words"), lambda: half("meaning")) == ("words", "meaning")
+    workers.close()
+
+
+def test_two_halves_are_done_one_after_the_other_where_no_thread_is_free():
+    workers = Workers(2)
+    workers.close()
+    order: list[int] = []
+    assert workers.both(lambda: order.append(1), lambda: order.append(2)) == (None, None)
+    assert order == [1, 2]
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_what_goes_wrong_in_either_half_is_told(wrong: int):
+    def half(number: int) -> None:
+        if number == wrong:
+            raise OSError("no disk")
+
+    workers = Workers(2)
+    with pytest.raises(OSError, match="no disk"):
+        workers.both(lambda: half(0), lambda: half(1))
+    workers.close()

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
 Item = TypeVar("Item")
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 
 class Workers:
@@ -63,6 +65,17 @@ class Workers:
         for error in errors:
             if error is not None:
                 raise error
+
+    def both(self, one: Callable[[], One], other: Callable[[], Other]) -> tuple[One, Other]:
+        """What both return, side by side where a thread is free; raises what either raises."""
+        tasks: list[Callable[[], Any]] = [one, other]
+        found: list[Any] = [None, None]
+
+        def work(number: int) -> None:
+            found[number] = tasks[number]()
+
+        self.run(lambda: work, range(2))
+        return found[0], found[1]
 
     def close(self) -> None:
         self._helpers.shutdown()
