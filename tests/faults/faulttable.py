@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RUNS = (
     ("used", "write"),
+    ("used", "together"),
     ("used", "fail"),
     ("used", "wait"),
     ("used", "attributes"),

@@ -24,7 +24,7 @@ from opfs.testing import tracing
 from opfs.testing.embedder import OneEmbedder, WordHashEmbedder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from opfs.plugins.registry import ContextOf
 
@@ -72,26 +72,36 @@ class Life:
 
         With `after`, it waits for another element.
         """
+        await self._change({element: self._document(element, text, directory, after)})
+
+    async def put_together(self, texts: Mapping[str, str]) -> None:
+        """Write several elements in one request."""
+        await self._change({element: self._document(element, text) for element, text in texts.items()})
+
+    async def delete(self, element: str) -> None:
+        await self._change({element: None})
+
+    def _document(self, element: str, text: str, directory: str = "", after: str = "") -> bytes:
         document: dict[str, Any] = {"path": str(self.place.host / directory / element), "content": text}
         if after:
             document["$after"] = [f"file/{after}"]
-        await self._change(element, json.dumps(document).encode())
+        return json.dumps(document).encode()
 
-    async def delete(self, element: str) -> None:
-        await self._change(element, None)
-
-    async def _change(self, element: str, content: bytes | None) -> None:
-        text = None if content is None else content.decode()
-        self.tell(element=element, tries=text)
+    async def _change(self, contents: Mapping[str, bytes | None]) -> None:
+        texts = {element: None if content is None else content.decode() for element, content in contents.items()}
+        for element, text in texts.items():
+            self.tell(element=element, tries=text)
+        changes = tuple(Change(ElementId("file", element), content) for element, content in contents.items())
+        names = ", ".join(contents)
         try:
-            await self.parts.sequencer.submit(
-                Request((Change(ElementId("file", element), content),), ALICE, f"{element} for the table")
-            )
+            await self.parts.sequencer.submit(Request(changes, ALICE, f"{names} for the table"))
         except OpfsError as error:
-            self.errors.append(f"{element}: {error}")
-            self.tell(element=element, error=type(error).__name__, errno=error.errno, reason=str(error))
+            self.errors.append(f"{names}: {error}")
+            for element in texts:
+                self.tell(element=element, error=type(error).__name__, errno=error.errno, reason=str(error))
         else:
-            self.tell(element=element, accepted=text)
+            for element, text in texts.items():
+                self.tell(element=element, accepted=text)
 
     async def settled(self) -> None:
         """Return when nothing is under way and nothing waits for what is there, or when that takes too long."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from life import ALICE, LARGE, Life, Place, alive
 
+import opfs.commit.applying
 import opfs.commit.journal
 import opfs.commit.tips
 from opfs.btrfs.pool import Pool
@@ -86,6 +87,15 @@ async def hold(life: Life) -> None:
         await sequencer.seal()
     tracing.phase("more")
     await life.put("kept", "held\n")
+    tracing.phase("end")
+    tracing.lift()
+    await life.put("after", "room again\n")
+
+
+async def together(life: Life) -> None:
+    """Files that are written in one request, from barrier to barrier: new ones, and one in the place of another."""
+    tracing.phase("together")
+    await life.put_together({"new": "one\n", "kept": LARGE, "more": "more\n"})
     tracing.phase("end")
     tracing.lift()
     await life.put("after", "room again\n")
@@ -210,6 +220,7 @@ SCRIPTS: dict[str, Callable[[Life], Awaitable[None]]] = {
         compact,
         truncate,
         hold,
+        together,
         fail,
         wait,
         attributes,
@@ -226,8 +237,9 @@ SCRIPTS: dict[str, Callable[[Life], Awaitable[None]]] = {
 SHRUNK = {
     "compact": (opfs.commit.tips, "COMPACT_ABOVE_LINES", -10),
     "truncate": (opfs.commit.journal, "TRUNCATE_ABOVE_BYTES", 100),
+    "together": (opfs.commit.applying, "TOGETHER_FROM", 3),
 }
-"""Scripts that set a limit low, which it would take thousands of blocks to reach."""
+"""Scripts that set a limit low, which it would take thousands of blocks, or dozens of files, to reach."""
 
 
 AT_INTERVALS = {"hold": "weekly"}

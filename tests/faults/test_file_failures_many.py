@@ -39,8 +39,10 @@ TRANSITIONS = {
 }
 
 
-@pytest.mark.parametrize("at", [0, COUNT // 2, COUNT - 1])
-@pytest.mark.parametrize("transition", TRANSITIONS)
+ROWS = [(transition, COUNT // 2) for transition in TRANSITIONS] + [("modify", 0), ("modify", COUNT - 1)]
+
+
+@pytest.mark.parametrize(("transition", "at"), ROWS)
 @pytest.mark.parametrize("failing", [Failing.REFUSES, Failing.DIES, Failing.LIES])
 async def test_the_matrix_of_many(tmp_path, place, transition, failing, at):
     before, after = TRANSITIONS[transition](place)
