@@ -117,7 +117,7 @@ def attach(image: Path, mount_point: Path) -> None:
             if mounted.source in devices:
                 return
             raise PoolError(f"{mounted.source} is mounted at {mount_point}, not the image {image}")
-        _check_mount_point(mount_point)
+        check_mount_point(mount_point)
         device = _free_or_shared(image, devices) or _make_loop_device(image)
         try:
             _run("mount", "-t", "btrfs", "-o", MOUNT_OPTIONS, device, str(mount_point))
@@ -230,7 +230,7 @@ def _resolved(mount_point: Path) -> Path:
     return mount_point.parent.resolve() / mount_point.name
 
 
-def _check_mount_point(path: Path) -> None:
+def check_mount_point(path: Path) -> None:
     """Make the mount point, or check that it is an empty directory: mounting would hide what is in it."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)

@@ -103,7 +103,7 @@ class Commands(click.Group):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "opfs"
-            _report(error.format_message(), f"see {path} --help")
+            _report(" ".join(error.format_message().split()), f"see {path} --help")
             sys.exit(error.exit_code)
         except click.ClickException as error:
             _report(error.format_message())

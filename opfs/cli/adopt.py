@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opfs.cli.command import configuration, place_options
+from opfs.cli.command import configuration, place_options, require_root
 from opfs.cli.completions import complete_plugins, complete_undeclared
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def import_(
         raise InvalidRequest("--to and --yes go with --operation-dbus")
     if plugin is None or bool(elements) == everything:
         raise InvalidRequest("import what?", hint="opfs import net eth0, or opfs import net --all; --dry-run shows it")
+    require_root("declare what is there")
     tree = mounted_tree(configuration())
     if reason := tree.plugin(plugin)["why_not"]:
         raise Rejected(f"the plugin {plugin} cannot work on this host: {reason}")

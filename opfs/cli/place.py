@@ -11,7 +11,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from opfs.btrfs.image import attach, create_image, image_path
+from opfs.btrfs.image import attach, check_mount_point, create_image, image_path
 from opfs.btrfs.mounts import mount_of
 from opfs.btrfs.pool import Pool, is_pool, load_info
 from opfs.errors import InvalidRequest, PoolError
@@ -34,20 +34,23 @@ def make_ready(config: Config, say: Say, *, create: bool) -> None:
     image = image_path(config.pool)
     if os.path.lexists(image):
         attach(image, config.pool)
-    if not is_pool(config.pool):
-        if not create:
-            raise PoolError(f"there is no pool in {config.pool}", hint="make one with: opfs up")
-        _make_pool(config, image, say)
-    _check_origin(config)
+    has_pool = is_pool(config.pool)
+    if has_pool:
+        _check_origin(config)
+    elif not create:
+        raise PoolError(f"there is no pool in {config.pool}", hint="make one with: opfs up")
     if recover_stale_mount(config.mount):
         say(f"{config.mount} was still mounted by a daemon that is gone: unmounted")
     _make_mount_point(config.mount)
+    if not has_pool:  # last, so that nothing is left where the place is wrong
+        _make_pool(config, image, say)
 
 
 def _make_pool(config: Config, image: Path, say: Say) -> None:
     origin = config.origin or f"{socket.gethostname()}/opfs"
     if not os.path.lexists(image) and (config.image_size_bytes is not None or not _is_on_btrfs(config.pool)):
         image.parent.mkdir(parents=True, exist_ok=True)
+        check_mount_point(config.pool)
         size_bytes = create_image(image, config.image_size_bytes)
         say(f"made {image}: an image of {size_bytes >> 20} MiB that takes space as it fills")
         attach(image, config.pool)

@@ -73,9 +73,12 @@ def search(
 
 def _filters(narrowed: Mapping[str, str | tuple[str, ...] | None]) -> tuple[PathFilter, ...]:
     """The filters of a path that say the same as the options; raises InvalidRequest."""
+    from opfs.core.names import ElementId
     from opfs.core.pathfilter import PathFilter, Word, parse_filter
 
     values = {word: (given,) if isinstance(given, str) else given or () for word, given in narrowed.items()}
+    for element in values["element"]:
+        ElementId.parse(element)
     # by way of the path, so that the options' values are checked as a path's are
     return tuple(parse_filter(PathFilter(Word(word), value).name) for word in values for value in values[word])
 
@@ -92,7 +95,10 @@ def _what_there_is(tree: MountedTree, filters: Sequence[PathFilter]) -> str:
         others = [value for value in known.get(each.word, []) if value != each.value]
         near = difflib.get_close_matches(each.value, others, n=1)
         if near and not tree.search(Query(Verb.CHANGES, filters=(each, PathFilter(Word.LIMIT, "1")))):
-            return f" of {each.value}; did you mean {near[0]}?"
+            asked, meant = (
+                value.replace(":", "/", 1) if each.word == Word.ELEMENT else value for value in (each.value, near[0])
+            )
+            return f" of {asked}; did you mean {meant}?"
     return ""
 
 

@@ -276,7 +276,8 @@ class MountedTree:
         kind = kinds.get(error.errno, ApplyFailed)
         reason, seen = self._reason(below) if below is not None else ("", [])
         if reason:
-            return kind(f"{what}: {reason}", hint=self._seen(seen))
+            told = reason if reason.startswith(f"{what}: ") or reason.startswith(f"{what} ") else f"{what}: {reason}"
+            return kind(told, hint=self._seen(seen))
         return kind(f"{what}: {error.strerror}", hint=f"the reason: {self._mount}/errors")
 
     def _reason(self, below: str) -> tuple[str, Sequence[str]]:

@@ -64,7 +64,7 @@ class Place:
 def _wait_gone(process):
     import select
 
-    assert select.select([process], [], [], 30)[0]
+    assert select.select([process], [], [], 120)[0]
 
 
 @pytest.fixture
@@ -188,6 +188,15 @@ def test_a_mount_point_in_use_is_refused_in_the_daemon_s_words(place):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-2] == (f"opfs: {place.mount} is not empty: the mount would hide what is in it")
     assert place.daemon() is None
+
+
+@pytest.mark.parametrize("wrong", ["pool", "mount"])
+def test_up_at_a_wrong_place_leaves_nothing_behind(place, wrong):
+    getattr(place, wrong).write_text("a file of somebody's\n")
+    refused = place.opfs("up", check=False)
+    assert (refused.returncode, f"{getattr(place, wrong)} cannot be" in refused.stderr) == (6, True)
+    assert not place.image.exists()
+    assert getattr(place, wrong).read_text() == "a file of somebody's\n"
 
 
 def test_a_second_mount_of_a_pool_is_refused(up):

@@ -125,6 +125,8 @@ def test_a_question_that_is_not_answered_with_yes(run, monkeypatch, given, exit_
         (("lgo",), 2, "No such command"),
         (("log", "-n", "0"), 2, "-n"),
         (("log", "nonsense"), 2, "plugin/element"),
+        (("search", "--element", "nonsense", "web"), 2, "plugin/element"),
+        (("completion",), 2, "bash, zsh, fish"),
         (("log",), 6, "opfs up"),
         (("show", "HEAD"), 6, "opfs up"),
         (("search", "web"), 6, "opfs up"),
