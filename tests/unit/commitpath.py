@@ -33,7 +33,7 @@ def write(name: str, message: str = "", base_event: str | None = None, **setting
     return Request((Change(ElementId("memory", name), content, base_event=base_event),), ALICE, message)
 
 
-async def until(condition: Callable[[], object], within_s: float = 10) -> None:
+async def until(condition: Callable[[], object], within_s: float = 120) -> None:
     """Return when `condition` holds; it is what somebody else in this process brings about."""
     with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110

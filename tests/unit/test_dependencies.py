@@ -6,7 +6,7 @@ import json
 import pytest
 import trio
 import trio.testing
-from commitpath import ALICE, CommitPath, delete, until, write
+from commitpath import ALICE, delete, until, write
 
 from opfs.commit.change import Change, Request
 from opfs.core.names import ElementId
@@ -15,13 +15,6 @@ from opfs.errors import ApplyFailed, InvalidRequest, NoSpace, NotFound, Rejected
 from opfs.ports import Dependency, Sighting
 
 A, B, C = (ElementId("memory", name) for name in "abc")
-
-
-@pytest.fixture
-def path(tmp_path):
-    commit_path = CommitPath(tmp_path)
-    yield commit_path
-    assert commit_path.findings() == []
 
 
 async def settled(sequencer):
@@ -199,7 +192,7 @@ async def test_a_crash_in_a_later_apply_leaves_it_waiting(path):
     assert path.plugin.host["b"] == {"after": "a", "colour": "red", "size": 1}
 
 
-async def test_a_writer_does_not_collide_with_a_later_apply(path):
+async def test_a_writer_does_not_collide_with_a_later_apply(path, autojump_clock):
     async with path.started() as sequencer, trio.open_nursery() as nursery:
         await sequencer.submit(write("b", after="a", size=1))
         path.plugin.hang_steps.add("set size")

@@ -3,7 +3,7 @@
 import pytest
 import trio
 import trio.testing
-from commitpath import CommitPath, delete, until, write
+from commitpath import delete, until, write
 
 from opfs.commit import drift as drift_module
 from opfs.commit import following
@@ -21,11 +21,9 @@ FAST = PluginRules(poll_interval_s=0.1)
 
 
 @pytest.fixture
-def path(tmp_path):
-    commit_path = CommitPath(tmp_path)
-    commit_path.follows_drift = True
-    yield commit_path
-    assert commit_path.findings() == []
+def path(path):
+    path.follows_drift = True
+    return path
 
 
 @pytest.fixture(params=["watched", "polled"])
@@ -334,7 +332,7 @@ async def test_a_thousand_that_drift_at_once_share_blocks(path):
         for found in path.plugin.host.values():
             found["size"] = 2
         path.plugin.sighted.send_nowait(Sighting(None))
-        await until(lambda: len(sequencer.catalog.unsettled) == 1000, 30)
+        await until(lambda: len(sequencer.catalog.unsettled) == 1000)
         assert len(sequencer.blocks) - before < 200
         assert len(path.drift.current()) == 1000
 

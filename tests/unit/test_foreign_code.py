@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-from commitpath import CommitPath, delete, write
+from commitpath import delete, write
 
 from opfs.core.action import Action, Checkpoint, Kind, StateDiff
 from opfs.core.names import ElementId
@@ -12,11 +12,9 @@ A = ElementId("memory", "a")
 
 
 @pytest.fixture
-def path(tmp_path):
-    commit_path = CommitPath(tmp_path)
-    commit_path.plugin.apply_timeout_s = 0.1
-    yield commit_path
-    assert commit_path.findings() == []
+def path(path, autojump_clock):
+    path.plugin.apply_timeout_s = 0.1
+    return path
 
 
 async def works_again(path, sequencer):

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 import trio
-from commitpath import ALICE, CommitPath, delete, until, write
+from commitpath import ALICE, delete, until, write
 
 import opfs.commit.sealing
 from opfs.commit.chain import Outcome
 from opfs.commit.change import Change, Request
-from opfs.commit.described import describe_event, record_event
 from opfs.commit.step import Applied
 from opfs.core.cadence import Cadence
 from opfs.core.names import ElementId
@@ -21,11 +20,9 @@ A, B, C = (ElementId("memory", name) for name in "abc")
 
 
 @pytest.fixture
-def path(tmp_path):
-    commit_path = CommitPath(tmp_path)
-    commit_path.cadence = Cadence("weekly")
-    yield commit_path
-    assert commit_path.findings() == []
+def path(path):
+    path.cadence = Cadence("weekly")
+    return path
 
 
 def lines(path) -> int:
@@ -354,49 +351,6 @@ async def test_many_writers_at_once(path):
         assert [event.seq for event in sequencer.pending.events] == list(range(100))
     async with path.started() as sequencer:
         assert (len(sequencer.blocks), sequencer.catalog.count()) == (2, 100)
-
-
-async def test_the_page_says_what_is_pending(path):
-    path.cadence = Cadence("hourly", "light")
-    async with path.started() as sequencer:
-        rule = "hourly, or when 10% of the elements have changed (light load)"
-        assert sequencer.sealing.describe(sequencer._chain) == (f"nothing; blocks: {rule}",)
-        for number in range(20):
-            await sequencer.submit(write(f"e{number}", size=1))
-        await sequencer.seal()
-        await sequencer.submit(write("e1", size=2))
-        told, due = sequencer.sealing.describe(sequencer._chain)
-        since = sequencer.pending.events[0].time[:19]
-        assert told == f"events: 1, elements: 1, since {since}Z, durable in the journal"
-        assert due == f"next block: {since[:11]}{int(since[11:13]) + 1:02}:00:00Z ({rule}), or at once: opfs commit"
-
-
-async def test_where_every_write_has_its_block_the_page_says_nothing(path):
-    path.cadence = Cadence()
-    async with path.started() as sequencer:
-        await sequencer.submit(write("a", size=1))
-        assert sequencer.sealing.describe(sequencer._chain) == ()
-
-
-async def test_events_that_share_a_block_are_told_by_their_plans(path):
-    async with path.started() as sequencer:
-        await sequencer.submit(write("a", size=1))
-        await sequencer.submit(write("b", size=1))
-        before = await sequencer.seal()
-        await sequencer.submit(write("a", size=2))
-        await sequencer.submit(write("a", "why", size=2, colour="red"))
-        await sequencer.submit(write("b", size=5))
-        await sequencer.submit(write("c", size=1))
-        await sequencer.submit(delete("c"))
-        name = await sequencer.seal()
-    told = [describe_event(path.store, event, name, before) for event in path.events()[2:]]
-    assert [event.summary for event in told] == [
-        "set size of a", "set colour of a", "size 1 \N{RIGHTWARDS ARROW} 5", "add c; set size of c", "remove c",
-    ]  # fmt: skip
-    assert "why" in told[1].text
-    assert "red" not in told[0].text
-    sizes = [record_event(path.store, event, name, before).size for event in path.events()[2:]]
-    assert sizes == [0, len(b'{"size": 2, "colour": "red"}'), len(b'{"size": 5}'), 0, 0]
 
 
 async def test_what_is_appended_behind_a_torn_line_is_found(path, caplog):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from commitpath import ALICE, CommitPath, delete, until, write
+from commitpath import ALICE, delete, until, write
 
 from opfs.commit.change import Change, Request
 from opfs.core.meta import Mode
@@ -14,13 +14,6 @@ from opfs.ports import Sighting
 
 A, B = (ElementId("memory", name) for name in "ab")
 OBSERVE = PluginRules(mode=Mode.OBSERVE)
-
-
-@pytest.fixture
-def path(tmp_path):
-    commit_path = CommitPath(tmp_path)
-    yield commit_path
-    assert commit_path.findings() == []
 
 
 def ops(path):

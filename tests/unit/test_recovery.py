@@ -16,13 +16,6 @@ from opfs.testing.log import MemoryLog
 A = ElementId("memory", "a")
 
 
-@pytest.fixture
-def path(tmp_path):
-    commit_path = CommitPath(tmp_path)
-    yield commit_path
-    assert commit_path.findings() == []
-
-
 async def crash_in(path: CommitPath, request, hang_step: str) -> None:
     """Stop everything while the plugin is at `hang_step`; the host stays as it is then."""
     path.plugin.hang_steps.add(hang_step)

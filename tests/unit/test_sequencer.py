@@ -6,7 +6,7 @@ import threading
 import pytest
 import trio
 import trio.lowlevel
-from commitpath import ALICE, CommitPath, delete, write
+from commitpath import ALICE, delete, write
 
 from opfs.commit.change import Change, Request
 from opfs.core.names import ElementId
@@ -26,13 +26,6 @@ from opfs.errors import (
 from opfs.ports import FileAttributes
 
 A, B = ElementId("memory", "a"), ElementId("memory", "b")
-
-
-@pytest.fixture
-def path(tmp_path):
-    commit_path = CommitPath(tmp_path)
-    yield commit_path
-    assert commit_path.findings() == []
 
 
 async def test_a_write_is_applied_and_becomes_a_block(path):
@@ -250,7 +243,7 @@ async def test_a_bug_in_a_plugin_is_the_plugins_failure(path, caplog, method):
 
 
 @pytest.mark.parametrize("method", ["observe", "checkpoint", "apply"])
-async def test_a_plugin_that_hangs_is_stopped(path, method):
+async def test_a_plugin_that_hangs_is_stopped(path, method, autojump_clock):
     path.plugin.apply_timeout_s = 0.02
 
     async def hang(*_, **__):
@@ -265,7 +258,7 @@ async def test_a_plugin_that_hangs_is_stopped(path, method):
         assert path.plugin.host == {"a": {"size": 1}}
 
 
-async def test_a_second_writer_of_one_element_is_told_so(path):
+async def test_a_second_writer_of_one_element_is_told_so(path, autojump_clock):
     path.plugin.hang_steps.add("set size")
     path.plugin.apply_timeout_s = 0.05
     async with path.started() as sequencer, trio.open_nursery() as nursery:
@@ -285,7 +278,7 @@ async def test_a_second_writer_of_one_element_is_told_so(path):
     ]
 
 
-async def test_a_writer_that_is_told_to_wait_gets_its_event_later(path):
+async def test_a_writer_that_is_told_to_wait_gets_its_event_later(path, autojump_clock):
     path.reply_timeout_s = 0.02
     path.plugin.hang_steps.add("set size")
     path.plugin.apply_timeout_s = 0.1
