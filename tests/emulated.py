@@ -26,7 +26,7 @@ CHECKOUT = Path(__file__).parents[1]
 QEMU = "qemu-system-x86_64"
 BUSYBOX = Path("/bin/busybox")
 _DONE = "the program ended with"
-_LIMIT_S = 180
+_LIMIT_S = 600
 _INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys

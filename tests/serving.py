@@ -85,7 +85,7 @@ class Serving:
         """kill -9 the daemon, and wait until it is gone."""
         process = os.pidfd_open(self.daemon())
         signal.pidfd_send_signal(process, signal.SIGKILL)
-        assert select.select([process], [], [], 30)[0]
+        assert select.select([process], [], [], 120)[0]
         os.close(process)
 
     def findings(self) -> Sequence[str]:

@@ -338,13 +338,13 @@ def start(tmp_path, keys):
             text=True,
         )
         started.append(process)
-        assert select.select([process.stdout], [], [], 30)[0]
+        assert select.select([process.stdout], [], [], 120)[0]
         return process, Endpoint.parse(process.stdout.readline().strip())
 
     yield start
     for process in started:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 async def test_a_process_that_was_killed_remembers_what_it_signed(start, keys):
@@ -354,7 +354,7 @@ async def test_a_process_that_was_killed_remembers_what_it_signed(start, keys):
         answer = await post(endpoint, ADD_CHECKPOINT, asked.encode())
         assert isinstance(read_answer(answer, asked, keys[0].verifier), Cosigned)
         process.kill()
-        process.wait(30)
+        process.wait(120)
     _, endpoint = start()
     asked = request(0, 9)
     assert read_answer(await post(endpoint, ADD_CHECKPOINT, asked.encode()), asked, keys[0].verifier) == ClaimInstead(3)
@@ -363,7 +363,7 @@ async def test_a_process_that_was_killed_remembers_what_it_signed(start, keys):
 def test_a_process_ends_when_it_is_asked_to(start):
     process, _ = start()
     process.terminate()
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in stderr
 

@@ -221,7 +221,7 @@ def judge(told: Iterable[dict[str, Any]], report: dict[str, Any]) -> list[str]:
             if element in host:
                 problems.append(f"{element} is on the host before what it waits for")
             continue
-        if element in not_undone or last_event.get(f"file/{element}") == "apply-failed":
+        if element in not_undone or last_event.get(f"file/{element}.json") == "apply-failed":
             continue  # the answer said so, or the event does
         if host.get(os.path.basename(wanted["path"])) != wanted["content"]:
             problems.append(f"the host has {_short(host.get(element))} where {element} says {_short(text)}")

@@ -23,7 +23,7 @@ from survival.ledger import Answer, Attempt, Ledger, final_documents
 from survival.writers import GONE, MountGone, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
     from pathlib import Path
 
@@ -35,6 +35,8 @@ ROUND_MAX_S = 1.2
 STARTS_KILLED_OF = 4
 """One start of so many is killed before it serves, after at most START_MAX_S."""
 START_MAX_S = 1.2
+ROUNDS_AT_MOST = 10
+"""Times as many as were asked for."""
 BY_COMMAND_OF = 5
 DEADLINE_S = 120
 _fork = multiprocessing.get_context("fork")
@@ -78,15 +80,21 @@ class Campaign:
         self._verified = 0
         self._children: list[_Child] = []
 
-    def run(self, rounds: int) -> Course:
-        """So many rounds, then a start, an end and `opfs verify`; the problems are in the course."""
+    def run(self, rounds: int, is_enough: Callable[[Course], bool] = lambda _: True) -> Course:
+        """So many rounds, then a start, an end and `opfs verify`; the problems are in the course.
+
+        Where too little happened before the kills, as on a busy machine, there are further rounds until it `is_enough`.
+        """
         machine, course = self._machine, self.course
         with self._children_at_work():
             try:
-                for _ in range(rounds):
+                while course.rounds < rounds or not is_enough(course):
                     self._round()
                     course.rounds += 1
                     if course.problems:
+                        break
+                    if course.rounds == rounds * ROUNDS_AT_MOST:
+                        course.problems.append(f"too little happened in {course.rounds} rounds: {course}")
                         break
             finally:
                 machine.kill()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opfs.testing.blockdevice.writelog import Record
 
 ROOM_BYTES = 4 << 30
-DEADLINE_S = 30
+DEADLINE_S = 120
 
 _POOL_OPTIONS = ",".join(o for o in MOUNT_OPTIONS.split(",") if o not in ("nosuid", "nodev", "noatime"))
 _NOSUID_NODEV_NOATIME = 2 | 4 | 1024

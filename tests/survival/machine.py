@@ -48,7 +48,7 @@ ORIGIN = "survival.example/opfs"
 SHELF = "opfs.testing.shelf:ShelfPlugin"
 PROBE = ElementId("shelf", "probe")
 """Written after every recovery, to see that the pool takes writes again."""
-DEADLINE_S = 60
+DEADLINE_S = 180
 
 
 @dataclass

@@ -17,13 +17,15 @@ pytestmark = pytest.mark.needs("root", "btrfs", "loop", "fuse", "model")
 ROUNDS = 20
 
 
+def is_worth_it(course):
+    """There was something to lose, and something was under way when the kills came."""
+    return course.acknowledged > ROUNDS and course.unanswered > 0 and course.reads > ROUNDS // 2
+
+
 def test_kills_at_random_moments(btrfs_place, tmp_path):
     machine = Machine(btrfs_place, tmp_path / "mnt")
     machine.make_pool()
-    course = Campaign(machine, str(SystemRandom().randrange(1 << 32))).run(ROUNDS)
+    course = Campaign(machine, str(SystemRandom().randrange(1 << 32))).run(ROUNDS, is_worth_it)
     assert course.problems == [], f"seed {course.seed}"
     assert course.kills >= ROUNDS
-    assert course.acknowledged > ROUNDS
-    assert course.unanswered > 0
-    assert course.reads > ROUNDS // 2
     print(course)

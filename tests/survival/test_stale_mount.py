@@ -68,7 +68,7 @@ def test_everything_open_when_the_daemon_dies(fresh, command):
         assert draft.read_bytes() == b"IN the disk of the pool"
         assert not fresh.path("noop/half").exists()
         fresh.put("noop/kept", n=2)
-        shell.communicate(b"\n", timeout=30)
+        shell.communicate(b"\n", timeout=120)
         assert shell.returncode != 0
     finally:
         mapped.close()

@@ -22,7 +22,7 @@ KEEP_ONE = {"OPFS_RETAIN_NEWEST": "1", "OPFS_RETAIN_HOURLY": "1"}
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -44,10 +44,10 @@ def test_kill_during_writes(fresh):
         for writer in writers:
             writer.start()
         for _ in range(60 + 17 * round_number):
-            assert progress.acquire(timeout=30)
+            assert progress.acquire(timeout=120)
         fresh.kill()
         for writer in writers:
-            writer.join(30)
+            writer.join(120)
             assert not writer.is_alive()
         with pytest.raises(OSError, match="not connected"):
             os.listdir(fresh.mount)

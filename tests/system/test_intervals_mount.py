@@ -137,7 +137,7 @@ def test_kill_between_the_answer_and_the_block(weekly):
         for writer in writers:
             writer.start()
         for _ in range(60 + 17 * round_number):
-            assert progress.acquire(timeout=30)
+            assert progress.acquire(timeout=120)
         if round_number == 1:
             weekly.opfs("commit")
         assert len(weekly.blocks()) == blocks + (round_number == 1)

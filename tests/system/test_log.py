@@ -83,13 +83,12 @@ def test_the_signature_has_the_time_of_the_block(opfs):
     assert subprocess.run(["date", "-u", "-d", time, "+%s"], capture_output=True, text=True).stdout == f"{time_s}\n"
 
 
-def test_nobody_writes_into_the_log_and_everybody_reads_it(opfs):
+def test_nobody_writes_into_the_log_and_everybody_reads_it(opfs, tmp_path):
     log = opfs.mount / "chain/log"
     for path in (log / "checkpoint", log / "new", log / "tile/0/000"):
         with pytest.raises(OSError, match="Read-only file system"):
             path.write_bytes(b"x")
-    assert subprocess.run(["cp", "-r", log, "/dev/shm/opfs-test-log"], capture_output=True).returncode == 0
-    shutil.rmtree("/dev/shm/opfs-test-log")
+    assert subprocess.run(["cp", "-r", log, tmp_path / "copy"], capture_output=True).returncode == 0
     assert {path.stat().st_mode & 0o777 for path in log.rglob("*")} == {0o444, 0o555}
 
 
@@ -120,7 +119,7 @@ def test_kill_9_between_blocks_loses_nothing_of_the_log(fresh):
 def test_the_files_follow_without_anybody_looking(fresh):
     for number in range(3):
         fresh.put(f"noop/f{number}", value=number)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (fresh.pool / "@log/tile/entries/000.p/4").exists():
         assert time.monotonic() < deadline
     assert bundled_headers(fresh.pool / "@log", 4)[3] == (fresh.mount / "chain/HEAD/block.json").read_bytes()

@@ -70,7 +70,7 @@ def test_two_hosts_join_by_one_document_and_survive_their_daemons(hosts):
     # The daemon goes, the tunnel stays, and a new daemon finds it as it is.
     [process] = a.run("pgrep", "-x", "wireguard-go").stdout.split()
     a.opfs(*PLACE, "umount")
-    a.run("ping", "-c1", "-W2", "10.9.0.2")
+    a.wait_until("ping", "-c1", "-W2", "10.9.0.2")
     a.opfs(*PLACE, "mount")
     before = a.sh("ls /mnt/op/chain").stdout
     put(a, "mesh/mesh0", document)
@@ -82,7 +82,7 @@ def test_two_hosts_join_by_one_document_and_survive_their_daemons(hosts):
     for guest in hosts.values():
         put(guest, "mesh/mesh0", grown)
         assert len(guest.run("wg", "show", "mesh0", "peers").stdout.split()) == 2
-    a.run("ping", "-c1", "-W2", "10.9.0.2")
+    a.wait_until("ping", "-c1", "-W2", "10.9.0.2")
     a.run("rm", "/mnt/op/state/mesh/mesh0.json")
     assert a.run("ip", "link", "show", "mesh0", check=False).returncode != 0
     assert a.run("pgrep", "-x", "wireguard-go", check=False).returncode != 0

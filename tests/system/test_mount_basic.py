@@ -32,7 +32,7 @@ pytestmark = pytest.mark.needs("root", "fuse")
 
 
 @contextmanager
-def daemon(mountpoint: Path, deadline_s: float = 1.0):
+def daemon(mountpoint: Path, deadline_s: float = 300.0):
     """A daemon of the test's own; it and its mount are gone afterwards, whatever the test did."""
     process = subprocess.Popen(
         [sys.executable, "-m", "opfs.testing.mounted", mountpoint, str(deadline_s)],
@@ -66,13 +66,13 @@ def mount(mountpoint):
 
 def stop(process) -> str:
     process.send_signal(signal.SIGTERM)
-    _, messages = process.communicate(timeout=30)
+    _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages.decode()
     return messages.decode()
 
 
 def run(*command, **options):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
 def test_ls_cat_and_find(mount):
@@ -144,10 +144,11 @@ def test_a_bug_is_an_io_error_and_the_mount_lives(mountpoint):
     assert "fail-safe mode" in messages
 
 
-def test_a_request_that_hangs_times_out(mount):
-    with pytest.raises(TimeoutError):
-        (mount / "hang").read_bytes()
-    assert (mount / "hello").read_bytes() == b"hello\n"
+def test_a_request_that_hangs_times_out(mountpoint):
+    with daemon(mountpoint, deadline_s=5.0):
+        with pytest.raises(TimeoutError):
+            (mountpoint / "hang").read_bytes()
+        assert (mountpoint / "hello").read_bytes() == b"hello\n"
 
 
 def test_kept_pages_are_dropped_when_the_document_changes(mount):
@@ -167,14 +168,14 @@ def test_sigterm_unmounts(mountpoint):
 def test_a_waiting_program_is_released_when_the_daemon_ends(mountpoint):
     with daemon(mountpoint) as process, subprocess.Popen(["cat", mountpoint / "hang"], stderr=subprocess.PIPE) as cat:
         stop(process)
-        assert cat.wait(timeout=30) == 1
+        assert cat.wait(timeout=120) == 1
 
 
 def test_umount_by_hand_ends_the_daemon(mountpoint):
     with daemon(mountpoint) as process:
         assert run("umount", mountpoint).returncode == 0
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         assert mount_at(mountpoint) is None
 
 

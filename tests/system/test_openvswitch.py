@@ -38,7 +38,7 @@ def status(host, element):
 
 
 def eventually(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "it does not come about"
         time.sleep(0.01)

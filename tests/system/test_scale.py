@@ -32,7 +32,7 @@ def test_writers_share_blocks(opfs):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert len(opfs.blocks()) - before < 32 * 5
     for number in range(32):
         assert opfs.get(f"noop/shared-{number}") == {"n": 4}
@@ -56,7 +56,7 @@ def test_two_writers_of_one_element(opfs):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert set(outcomes) <= {0, 16}
     assert 0 in outcomes
     assert set(opfs.get("noop/contested")["text"]) in ({"a"}, {"b"})

@@ -77,7 +77,7 @@ def test_a_bad_configuration_is_said_and_not_tried_again(host):
     assert host.run("systemctl", "start", "opfs", check=False).returncode != 0
     host.wait_until("sh", "-c", "systemctl is-failed opfs")
     assert host.run("systemctl", "show", "--value", "-p", "NRestarts", "opfs").stdout == "0\n"
-    assert "sets 'pol'" in host.run("journalctl", "-u", "opfs", "-o", "cat").stdout
+    host.wait_until("sh", "-c", "journalctl -u opfs -o cat | grep -q \"sets 'pol'\"")
 
 
 def test_the_hardened_unit_still_does_its_work(host):

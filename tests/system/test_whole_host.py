@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("guest", "btrfs", "fuse", "ovs", "lxc", "packagekit")
 
 PLACE = ("--pool", "/pool", "--mount", "/mnt/op")
-REACH_TIMEOUT_S = 60.0
+REACH_TIMEOUT_S = 180.0
 """A neighbour that got another hardware address is asked anew only after several seconds (arp(7))."""
 BRIDGES = {"office": "10.1.0", "lab": "10.2.0", "dmz": "10.3.0"}
 
@@ -142,7 +142,7 @@ def in_order(guest: Guest, names: list[str]) -> None:
 
 def settled(guest: Guest) -> None:
     """Wait until nothing waits for anything any more."""
-    guest.wait_until("sh", "-c", "! grep -q '^waiting' /mnt/op/status", timeout=120)
+    guest.wait_until("sh", "-c", "! grep -q '^waiting' /mnt/op/status", timeout=300)
 
 
 def containers(guest: Guest) -> dict[str, str]:

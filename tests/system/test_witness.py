@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
 import shutil
 import subprocess
@@ -24,18 +25,22 @@ from opfs.core.notekeys import Verifier
 
 pytestmark = pytest.mark.needs("root", "btrfs", "fuse", "model")
 
-GIVE_UP_S = 90
+GIVE_UP_S = 300
 
 
 class WitnessProcess:
-    """`opfs witness serve` on a port of the kernel's choice, the same one after every start."""
+    """`opfs witness serve` on a port of the kernel's choice, the same one after every start.
+
+    The address is its own as well: nobody else gets that port while it is down.
+    """
 
     def __init__(self, directory, name):
         self.directory = directory
         self.policy = directory.with_suffix(".policy")
         made = opfs("witness", "keygen", "--state", directory, "--name", name)
         self.vkeys = made.stdout.splitlines()
-        self.listen = "127.0.0.1:0"
+        self.address = ".".join(["127", *(str(1 + secrets.randbelow(250)) for _ in range(3))])
+        self.listen = f"{self.address}:0"
         self.process = None
 
     def start(self, *logs):
@@ -51,14 +56,14 @@ class WitnessProcess:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        assert select.select([self.process.stdout], [], [], 30)[0]
+        assert select.select([self.process.stdout], [], [], 120)[0]
         self.url = self.process.stdout.readline().strip()
         self.listen = self.url.removeprefix("http://")
-        assert self.listen.startswith("127.0.0.1:")
+        assert self.listen.startswith(f"{self.address}:")
 
     def kill(self):
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(120)
         self.process.stdout.close()
 
     def held(self, origin):
