@@ -89,6 +89,7 @@ def main() -> None:
         ]
         growths = []
         for what, load in loads:
+            daemon.wait_indexed()  # what was written before is not to be done in the time of this load
             resident = Growth(f"{what}, resident", daemon.memory_mb("VmRSS"))
             anonymous = Growth(f"{what}, anonymous", daemon.memory_mb("RssAnon"))
             for round_number in range(arguments.rounds):
