@@ -9,42 +9,29 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from opfs.commit.confirmations import Confirmations
-from opfs.commit.journal import Journal
-from opfs.core.bundle import decode_bundle, encode_bundle
 from opfs.core.difference import diff_documents
 from opfs.core.document import Completeness, completeness, parse_document
-from opfs.core.event import decode_events, encode_events
-from opfs.core.header import BlockHeader
 from opfs.core.names import BlockName, ElementId, element_of_file, is_draft
 from opfs.core.narrative import sentence, summarize
-from opfs.core.note import Checkpoint, parse_checkpoint, parse_note
-from opfs.core.notekeys import Kind, Signer, Verifier, sign_checkpoint
 from opfs.core.pathfilter import MAX_HITS, event_filter
 from opfs.core.pathtext import NAME_LIMIT_BYTES
-from opfs.core.policy import parse_policy
 from opfs.core.query import parse_query
 from opfs.core.schema import DocumentSchema
-from opfs.core.tiles import Tile
-from opfs.core.timestamp import format_time, parse_moment, parse_time
-from opfs.core.tlogproof import TlogProof, parse_tlog_proof
-from opfs.core.verdict import verify_bundle
-from opfs.core.witness import AddCheckpoint, Answer, open_submission
+from opfs.core.timestamp import parse_moment
 from opfs.errors import InvalidRequest, OpfsError
 from opfs.plugins.contract import PluginContext
 from opfs.plugins.registry import load_plugins
+from opfs.testing.fuzzforeign import stored_targets, stranger_targets, text_of
 from opfs.testing.fuzzing import Target
-from opfs.testing.memorychain import MemoryChain
 from opfs.vfs.ctl import Ctl, make_confirm
 from opfs.vfs.node import Caller
 from opfs.vfs.search import make_search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from opfs.core.filters import FilterKind
@@ -59,17 +46,9 @@ def all_targets(place: Path) -> list[Target]:
         *_documents(),
         *_plugins(place),
         *_queries(),
-        *_stored(place),
-        *_proofs(),
+        *stored_targets(place),
+        *stranger_targets(),
     ]
-
-
-def _text(data: bytes) -> str:
-    """As pyfuse3 and click hand over names: bytes that are no UTF-8 never get here."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("not UTF-8") from error
 
 
 # --- names -----------------------------------------------------------------------------------------------
@@ -77,7 +56,7 @@ def _text(data: bytes) -> str:
 
 def _names() -> list[Target]:
     def element(data: bytes) -> None:
-        id = ElementId.parse(_text(data))
+        id = ElementId.parse(text_of(data))
         assert id.element.endswith(".json") or ElementId.parse(str(id)) == id
         assert ".." not in id.path.split("/")
         assert id.path.count("/") == 1
@@ -85,15 +64,15 @@ def _names() -> list[Target]:
         assert id.path.isprintable()
 
     def file_name(data: bytes) -> None:
-        name = _text(data)
+        name = text_of(data)
         if not is_draft(name):
             assert ElementId("lxc", element_of_file(name)).path == f"lxc/{name}"
 
     def block(data: bytes) -> None:
-        assert str(BlockName.parse(_text(data))) == _text(data)
+        assert str(BlockName.parse(text_of(data))) == text_of(data)
 
     def moment(data: bytes) -> None:
-        parse_moment(_text(data))
+        parse_moment(text_of(data))
 
     return [
         Target(
@@ -189,7 +168,7 @@ def _plugin(plugin: Plugin) -> Target:
 def _queries() -> list[Target]:
     def query(data: bytes) -> None:
         """What is a query has a path of its own that means it, and the tree finds what the grammar accepts."""
-        names = _text(data).split("/")
+        names = text_of(data).split("/")
         parsed = parse_query(names)
         assert 0 < parsed.limit <= MAX_HITS
         event_filter(parsed.filters)
@@ -205,7 +184,7 @@ def _queries() -> list[Target]:
         ctl = Ctl([make_confirm(lambda: _NoCatalog(), Confirmations(_Midnight()))])  # type: ignore[arg-type, return-value]
         for uid in (0, 1000):
             caller = Caller(uid=uid, gid=uid, pid=1)
-            _run(ctl.run_line(_text(data), caller))
+            _run(ctl.run_line(text_of(data), caller))
 
     return [
         Target(
@@ -260,161 +239,3 @@ def _run(work: Coroutine[Any, Any, object]) -> object:
     except StopIteration as done:
         return done.value
     raise AssertionError("it waits")
-
-
-# --- what is stored ----------------------------------------------------------------------------------------
-
-
-@cache
-def _chain() -> MemoryChain:
-    chain = MemoryChain("fuzz.example/opfs")
-    web, db = ElementId("lxc", "web"), ElementId("lxc", "db")
-    chain.commit({web: b'{"memory": 512}', db: b"{}"})
-    chain.commit({web: '{"name": "grüezi"}'.encode(), db: None})
-    for number in range(9):
-        chain.commit({ElementId("net", f"eth{number}"): b"%d" % number})
-    return chain
-
-
-def _same(encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Callable[[bytes], None]:
-    """What is read is written as the very bytes it was read from: there is one way to write a thing."""
-
-    def run(data: bytes) -> None:
-        assert encode(decode(data)) == data, "two different byte strings mean the same"
-
-    return run
-
-
-def _stored(place: Path) -> list[Target]:
-    chain = _chain()
-    note = sign_checkpoint(Checkpoint("fuzz.example/opfs", 5, b"r" * 32), chain.signers, 1_800_000_000)
-    journal_file = place / "journal"
-
-    def journal(data: bytes) -> None:
-        journal_file.write_bytes(data)
-        _load(journal_file)
-
-    def intent(data: bytes) -> None:
-        """With the checksum right: what another version of opfs may have left."""
-        journal_file.write_bytes(b"%08x %s\n" % (crc32(data), data.replace(b"\n", b" ")))
-        _load(journal_file)
-
-    def time(data: bytes) -> None:
-        assert format_time(parse_time(_text(data))) == _text(data)
-
-    def tile(data: bytes) -> None:
-        parsed = Tile.parse(_text(data))
-        assert parsed.path == _text(data)
-
-    def checkpoint(data: bytes) -> None:
-        read = parse_checkpoint(_text(data))
-        assert read.size >= 0
-
-    return [
-        Target(
-            "header",
-            [block.header.encode() for block in chain.blocks],
-            _same(BlockHeader.encode, BlockHeader.decode),
-            4,
-        ),
-        Target(
-            "events", [encode_events(block.events) for block in chain.blocks], _same(encode_events, decode_events), 4
-        ),
-        Target("note", [note.encode()], _same(lambda n: n.encode(), parse_note), 2),
-        Target("checkpoint", [note.text.encode()], checkpoint, 2),
-        Target("tile path", [b"tile/0/000", b"tile/0/x001/234.p/17", b"tile/entries/x001/234"], tile),
-        Target("time of an event", [b"2026-11-03T14:00:05.123456789Z"], time),
-        Target("journal", [_line(INTENT) + _line(INTENT)], journal),
-        Target("intent", [INTENT], intent),
-    ]
-
-
-INTENT = json.dumps(
-    {
-        "actor": {"uid": 0, "user": "root"},
-        "message": "because",
-        "changes": [
-            {
-                "plugin": "lxc",
-                "element": "100",
-                "content": "e30=",
-                "attributes": [0o644, 0, 0, 1],
-                "prev_event": None,
-                "before": {"memory": 512},
-                "checkpoint": ["1", "lxc", "100", {}],
-                "actions": [
-                    {
-                        "kind": "modify",
-                        "element": "100",
-                        "step": "set-memory",
-                        "summary": "set memory",
-                        "safety": "safe",
-                        "keys": ["memory"],
-                        "details": {},
-                    }
-                ],
-            }
-        ],
-    }
-).encode()
-
-
-def _line(body: bytes) -> bytes:
-    return b"%08x %s\n" % (crc32(body), body)
-
-
-def _load(path: Path) -> None:
-    journal = Journal(path)
-    try:
-        if not journal.load():
-            raise InvalidRequest("nothing in it counts")
-    finally:
-        journal.close()
-
-
-# --- what strangers send -------------------------------------------------------------------------------------
-
-
-def _proofs() -> list[Target]:
-    chain = _chain()
-    web = ElementId("lxc", "web")
-    bundles = [
-        encode_bundle(chain.prove_element(web, 3, with_document=True)),
-        encode_bundle(chain.prove_element(ElementId("lxc", "nobody"), chain.size - 1)),
-        encode_bundle(chain.prove_event(1, with_document=True)),
-    ]
-    claims = {verify_bundle(data, chain.keys).claim for data in bundles}
-    assert len(claims) == len(bundles)
-    assert all(claims)
-    witness = Signer("witness.example/w", Kind.COSIGNATURE, b"w" * 32)
-    note = sign_checkpoint(Checkpoint("fuzz.example/opfs", 5, b"r" * 32), chain.signers, 1_800_000_000)
-    submission = AddCheckpoint(3, (b"h" * 32,), note.encode()).encode()
-    inclusion = TlogProof(2, (b"a" * 32, b"b" * 32), note.encode(), b"extra")
-    policy = f"log {chain.keys[0].vkey}\nwitness w {witness.verifier.vkey}\nquorum w\n".encode()
-
-    def verify(data: bytes) -> None:
-        verdict = verify_bundle(data, chain.keys)
-        if verdict.is_verified:
-            assert verdict.claim in claims, f"a forgery verifies: {verdict.claim}"
-
-    def read(data: bytes) -> None:
-        assert decode_bundle(encode_bundle(decode_bundle(data))) == decode_bundle(data)
-
-    def key(data: bytes) -> None:
-        read = Verifier.parse(_text(data))
-        assert Verifier.parse(read.vkey) == read
-
-    def submit(data: bytes) -> None:
-        answer = open_submission(data, {"fuzz.example/opfs": chain.keys})
-        if isinstance(answer, Answer):
-            assert answer.status >= 400
-            raise InvalidRequest(f"refused with {answer.status}")
-
-    return [
-        Target("proof", bundles, verify, 2),
-        Target("bundle", bundles, read, 4),
-        Target("proof of inclusion", [inclusion.encode()], _same(TlogProof.encode, parse_tlog_proof), 2),
-        Target("key", [key.vkey.encode() for key in chain.keys], key),
-        Target("policy", [policy], lambda data: (parse_policy(_text(data)), None)[1]),
-        Target("submission to a witness", [submission], submit, 2),
-    ]

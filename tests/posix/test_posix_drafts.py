@@ -1,7 +1,9 @@
 """Drafts behave like files: each behaviour is the same in the mount as in a plain directory of the same disk."""
 
+import attribute_behaviours  # noqa: F401 - adds its own
+import behaviours  # noqa: F401 - adds its own
 import pytest
-from behaviours import BEHAVIOURS, Place
+from behaviour import BEHAVIOURS, Place
 
 pytestmark = pytest.mark.needs("root", "btrfs", "loop", "fuse")
 
