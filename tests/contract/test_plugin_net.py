@@ -65,6 +65,7 @@ CASES = {
     "tap": [
         {"type": "tap", "tap": {"owner": 1000}, "master": "br0"},
         {"type": "tap", "tap": {"owner": 1001, "group": 5, "multi_queue": True}, "mac": "02:00:00:00:00:02"},
+        {"type": "tap", "tap": {"owner": 4294967294, "group": 2147483648}},
     ],
     "tun": [{"type": "tun", "addresses": ["192.0.2.1/24"]}, {"type": "tap", "addresses": ["192.0.2.1/24"]}],
 }

@@ -265,3 +265,11 @@ def test_dependencies_are_of_the_kernel_s_or_of_open_vswitch():
 def test_names_that_the_kernel_cannot_have_are_refused(element, reason):
     with pytest.raises(InvalidRequest, match=reason):
         PLUGIN.check(element, {"type": "bridge"})
+
+
+@pytest.mark.parametrize("mask", [1, 2, 4, 65535])
+def test_groups_that_the_kernel_never_forwards_are_refused_with_what_is_left(mask):
+    with pytest.raises(InvalidRequest, match="never forwarded") as told:
+        PLUGIN.check("br0", {"type": "bridge", "bridge": {"group_fwd_mask": mask}})
+    assert told.value.hint == f"say {mask & 0xFFF8}"
+    PLUGIN.check("br0", {"type": "bridge", "bridge": {"group_fwd_mask": mask & 0xFFF8}})

@@ -33,7 +33,8 @@ def make_tuntap(type_: str, name: str, options: Mapping[str, object]) -> None:
         for word, command in (("owner", _SET_OWNER), ("group", _SET_GROUP)):
             number = options.get(word)
             if isinstance(number, int):
-                fcntl.ioctl(descriptor, command, number)
+                # Python's argument is a signed int; ids are not.
+                fcntl.ioctl(descriptor, command, number - (1 << 32) if number >= 1 << 31 else number)
         # Last: until this line, closing the descriptor takes a link that is half made away again.
         fcntl.ioctl(descriptor, _SET_PERSISTENT, 1)
     except OSError as error:

@@ -22,6 +22,8 @@ MAX_NAME_BYTES = 15
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")
 _NEEDED = {"vlan": ("id",), "vxlan": ("id",), "geneve": ("id", "remote"), "vrf": ("table",)}
 _MAX_DESCRIPTION_BYTES = 255
+_NEVER_FORWARDED = 0b111
+"""Groups that the kernel refuses in `group_fwd_mask`: spanning tree, pause frames, LACP (BR_GROUPFWD_RESTRICTED)."""
 
 
 def is_kernel_name(element: str) -> bool:
@@ -91,6 +93,11 @@ def _check_options(type_: str, desired: Document) -> None:
                 refuse(f"/{type_}/{word}", "a multicast group needs the interface it is joined on", 'say "parent"')
     if len(versions) > 1:
         refuse(f"/{type_}/local", "local and remote are of different versions of IP", "use one")
+    if type_ == "bridge" and options.get("group_fwd_mask", 0) & _NEVER_FORWARDED:
+        hint = f"say {options['group_fwd_mask'] & ~_NEVER_FORWARDED}"
+        refuse(
+            "/bridge/group_fwd_mask", "spanning tree, pause frames and LACP are never forwarded (bits 1, 2, 4)", hint
+        )
     if type_ == "bridge" and options.get("stp") and options.get("forward_delay", 15) < 2:
         refuse("/bridge/forward_delay", "a bridge that speaks STP waits at least 2 s", "say 2 to 30")
 
