@@ -5,12 +5,14 @@ The plugin runs out here and talks to the guest's bus; unit files are those of t
 
 from __future__ import annotations
 
+import json
 import secrets
 
 import pytest
 import trio
 
 from opfs.core.action import Safety
+from opfs.core.schema import DocumentSchema
 from opfs.errors import ApplyFailed, ApplyTimeout, InvalidRequest
 from opfs.plugins.systemd.plugin import SystemdPlugin
 from opfs.testing.contracts.plugin import CHECKS, PluginCase
@@ -275,6 +277,32 @@ async def test_limits_set_by_others_are_left_alone_unless_named(plugin, guest, n
     assert found["origin"] == {"properties/CPUWeight": "foreign"}
     await become(plugin, name, None)
     guest.sh(f"rm -r /etc/systemd/system.control/{name}.d; systemctl daemon-reload")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"CPUQuotaPerSecUSec": 10_000},
+        {"CPUQuotaPerSecUSec": 10_000_000_000},
+        {"CPUQuotaPerSecUSec": "infinity", "MemoryMax": "infinity"},
+        {"MemoryMax": 4097, "MemorySwapMax": 9007199254740992, "TasksMax": 9007199254740992},
+    ],
+    ids=str,
+)
+async def test_limits_are_the_same_when_systemd_has_read_what_it_wrote(plugin, guest, name, limits):
+    document = {"unit": RUNS, "active": True, "properties": limits}
+    await become(plugin, name, document)
+    guest.run("systemctl", "daemon-reload")
+    assert not plugin.compare(name, document, await observed(plugin, name, document))
+    await become(plugin, name, None)
+
+
+@pytest.mark.parametrize("quota", [1000, 15_000, 123_456])
+def test_parts_of_a_percent_are_refused(plugin, name, quota):
+    """systemd would write them as `CPUQuota=0%`, `1%` and `12%`, of which the first is no limit."""
+    content = json.dumps({"properties": {"CPUQuotaPerSecUSec": quota}}).encode()
+    with pytest.raises(InvalidRequest):
+        DocumentSchema(plugin.schema).check(json.loads(content), content)
 
 
 async def test_what_is_vital_is_stopped_and_masked_only_with_a_confirmation(plugin):
