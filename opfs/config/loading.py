@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from opfs.config.record import Config
 from opfs.config.settings import ALIASES, SETTINGS
+from opfs.core.printable import clip
 from opfs.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def _read(setting: Setting, value: object, source: str) -> Any:
     try:
         return setting.read(value)
     except ValueError as error:
-        raise InvalidRequest(f"{source} is {value!r}, which is not {setting.meaning}", hint=str(error)) from None
+        raise InvalidRequest(
+            f"{source} cannot be {clip(repr(value), 60)} ({setting.meaning})", hint=str(error)
+        ) from None
 
 
 def _check_apart(pool: Path, mount: Path) -> None:

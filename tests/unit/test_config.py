@@ -141,6 +141,14 @@ def test_a_wrong_file_is_refused_with_what_would_be_right(load, text, named):
     assert caught.value.exit_code == 2
 
 
+def test_a_wrong_value_is_told_with_its_source_and_not_at_any_length():
+    with pytest.raises(InvalidRequest) as caught:
+        load_config({}, {"OPFS_IMAGE_SIZE": "10M" + "0" * 1000})
+    assert caught.value.reason.startswith("OPFS_IMAGE_SIZE cannot be '10M000")
+    assert "(size of a new pool image" in caught.value.reason
+    assert len(caught.value.reason) < 150
+
+
 def test_a_file_that_is_named_must_exist(tmp_path):
     with pytest.raises(InvalidRequest, match="does not exist"):
         load_config({}, {"OPFS_CONFIG": str(tmp_path / "none.toml")})
