@@ -59,7 +59,7 @@ async def test_interfaces_on_open_vswitch():
         await become(plugin, peer, {"net0": {"bridge": "ovsbr0", "ip": "192.0.2.11/24"}, "state": "running"})
         assert "100% packet loss" in ping(lxcpath, name, "192.0.2.11")
         await become(plugin, peer, {"net0": {"bridge": "ovsbr0", "ip": "192.0.2.11/24", "tag": 20}, "state": "running"})
-        assert " 0% packet loss" in ping(lxcpath, name, "192.0.2.11")
+        wait_until(lambda: " 0% packet loss" in ping(lxcpath, name, "192.0.2.11"), "an answer")
         # Others stop and start it, with no daemon: it is plugged in again.
         end(lxcpath, name)
         wait_until(lambda: port not in ports(switch), "unplugged by LXC")

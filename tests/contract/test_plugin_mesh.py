@@ -140,7 +140,7 @@ async def test_two_hosts_with_one_document_reach_each_other(plugin, tmp_path):
             arguments = [str(tmp_path / node), names[node], key, json.dumps(document)]
             said = run(*inside, sys.executable, "-c", HOST, *arguments)
             assert f"joined the mesh {names[node]} as {node}" in said
-        run("ping", "-c1", "-W5", "10.9.0.2")
+        run("ping", "-c1", "-w60", "10.9.0.2")
         key, received, sent = run("wg", "show", "mesh-b", "transfer").splitlines()[0].split()
         assert key == public("a")
         assert int(received) >= 148 + 96

@@ -167,7 +167,7 @@ async def test_two_hosts_reach_each_other_through_the_tunnel(plugin, tmp_path):
         peer = {"public_key": public("other"), "endpoint": "192.0.2.2:51820", "allowed_ips": ["10.9.0.2/32"]}
         document = {"private_key": {"$secret": "own"}, "addresses": ["10.9.0.1/24"], "peers": {"b": peer}}
         await become(plugin, document)
-        run("ping", "-c1", "-W5", "10.9.0.2")
+        run("ping", "-c1", "-w60", "10.9.0.2")
         [transfer] = run("wg", "show", "wg-b", "transfer").splitlines()
         key, received, sent = transfer.split()
         assert key == public("own")
@@ -178,7 +178,7 @@ async def test_two_hosts_reach_each_other_through_the_tunnel(plugin, tmp_path):
         run("wg", "set", "wg0", "peer", public("other"), "endpoint", "192.0.2.2:51821")
         assert not plugin.compare("wg0", document, await observed(plugin))
         assert [action.step for action in (await become(plugin, document)).actions] == ["set-peers"]
-        run("ping", "-c1", "-W5", "10.9.0.2")
+        run("ping", "-c1", "-w60", "10.9.0.2")
         run("wg", "set", "wg-b", "peer", public("own"), "remove")
         await become(plugin, None)
 

@@ -16,6 +16,7 @@ from opfs.commit.recovery import recover
 from opfs.config import load_config
 from opfs.core.actor import Actor
 from opfs.core.names import ElementId
+from opfs.core.standing import Kind
 from opfs.daemon.parts import Parts, open_parts
 from opfs.daemon.rotation import finish_rotation
 from opfs.errors import OpfsError
@@ -24,13 +25,13 @@ from opfs.testing import tracing
 from opfs.testing.embedder import OneEmbedder, WordHashEmbedder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from opfs.plugins.registry import ContextOf
 
 
 ALICE = Actor(uid=1000, user="alice", pid=42, command="vim")
-SETTLE_TIMEOUT_S = 2.0
+SETTLE_TIMEOUT_S = 60.0
 LATE, EARLY = ElementId("file", "late"), ElementId("file", "early")
 LARGE = "x" * 5_000
 """More than btrfs keeps inline, and more than a page."""
@@ -104,16 +105,23 @@ class Life:
                 self.tell(element=element, accepted=text)
 
     async def settled(self) -> None:
-        """Return when nothing is under way and nothing waits for what is there, or when that takes too long."""
+        """Return when nothing is under way; what was tried in vain may go on waiting."""
+        waiting = self.parts.waiting
+        await self._until(lambda: not (self.parts.sequencer.in_flight_count or waiting._due or waiting._trying))
+
+    async def caught_up(self) -> None:
+        """Return when nothing waits any more that has what it waits for: after a start, where nothing fails."""
+        await self._until(lambda: not self._is_due())
+        await self.settled()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
         with trio.move_on_after(SETTLE_TIMEOUT_S):
-            while self.parts.failsafe.reason is None and (  # noqa: ASYNC110 - who applies what waits tells nobody
-                self.parts.sequencer.in_flight_count or self._is_due()
-            ):
+            while self.parts.failsafe.reason is None and not condition():  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.005)
 
     def _is_due(self) -> bool:
-        there = self.parts.chain.catalog.get
-        return bool(there(LATE) and there(EARLY)) and not (self.place.host / LATE.element).exists()
+        late, early = (self.parts.chain.catalog.get(id) for id in (LATE, EARLY))
+        return late is not None and early is not None and late.standing.kind is Kind.WAITING
 
     async def derive(self) -> None:
         """Bring the index up to the chain, as the deriver does when somebody searches."""

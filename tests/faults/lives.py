@@ -271,7 +271,7 @@ async def inspect(place: Place, *, sizes: int) -> dict[str, Any]:
     With two `sizes` there is another start after that, from which it grows to others.
     """
     async with alive(place) as life:
-        await life.settled()
+        await life.caught_up()
         report = await _report(life)
         size = life.parts.log.size
         await life.put("kept", "again\n")
