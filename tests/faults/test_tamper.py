@@ -6,18 +6,16 @@ whole, and each test uses files that nobody has read before, because the kernel 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
-from features import FEATURES
 from serving import serve
 from tampering import changed, flip, renamed, swapped, writable
+from victim import Victim
 
 from opfs.btrfs import ioctl
 from opfs.core.canonical import hash_bytes, hash_hex
@@ -28,66 +26,7 @@ from opfs.core.names import ElementId
 from opfs.core.note import parse_note, to_base64
 from opfs.core.statetree import StateTree
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 pytestmark = pytest.mark.needs("root", "btrfs", "fuse")
-
-ELEMENTS = 16
-
-
-class Victim:
-    """A pool with a history, its daemon, and what the checks say of it."""
-
-    def __init__(self, opfs) -> None:
-        self.opfs, self.chain, self.log = opfs, opfs.pool / "@chain", opfs.pool / "@log"
-        for number in range(ELEMENTS):
-            opfs.put(f"noop/e{number}", n=number)
-        self.early_checkpoint = (self.log / "checkpoint").read_bytes()
-        for number in range(4):
-            opfs.put(f"noop/e{number}", n=number, again=True)
-        os.unlink(opfs.path("noop/e3"))
-        self.blocks = opfs.blocks()
-        (opfs.mount / "chain" / "log" / "checkpoint").read_bytes()  # waits for the files of the log
-        if FEATURES["model"]() is None:
-            (opfs.mount / "search" / "similar" / "all").read_bytes()  # waits for the index, which reads the blocks
-
-    def block(self, height: int) -> Path:
-        return self.chain / self.blocks[height]
-
-    def findings(self) -> list[tuple[str | None, str, str]]:
-        """Block, path and what disagrees, of each line of `opfs verify`."""
-        done = self.opfs.opfs("verify", "--fresh", "--json", check=False)
-        found = [json.loads(line) for line in done.stdout.splitlines()]
-        assert done.returncode == (5 if found else 0), done.stderr
-        return [(line["block"], line["path"], line["disagrees"]) for line in found]
-
-    def says(self, height: int | None, path: str, disagrees: str) -> tuple[str | None, str, str]:
-        return (None if height is None else self.blocks[height], path, disagrees)
-
-    def read(self, height: int, path: str) -> bytes:
-        return self.read_below(f"{self.blocks[height]}/{path}")
-
-    def read_below(self, path: str) -> bytes:
-        """Read a file of /chain, and not what the kernel has of it."""
-        fd = os.open(self.opfs.mount / "chain" / path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            return os.read(fd, 1 << 20)
-        finally:
-            os.close(fd)
-
-    def refuses(self, height: int, path: str) -> bool:
-        return self.refuses_below(f"{self.blocks[height]}/{path}")
-
-    def refuses_below(self, path: str) -> bool:
-        with pytest.raises(OSError, match=os.strerror(errno.EUCLEAN)) as caught:
-            self.read_below(path)
-        return caught.value.errno == errno.EUCLEAN
-
-    def tile(self, kind: str) -> Path:
-        """The widest tile or bundle of level `kind`, of which the others are beginnings."""
-        return max((self.log / "tile" / kind).glob("000.p/*"), key=lambda path: int(path.name))
 
 
 @pytest.fixture(scope="module")
