@@ -62,7 +62,7 @@ def edit_with_pty(opfs, command, keys, until):
         os.environ.update(TERM="xterm", HOME="/nonexistent")
         os.execvp(command[0], command)
     screen = b""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 120
     while until not in screen:
         assert time.monotonic() < give_up, screen
         if select.select([terminal], [], [], 1)[0]:
