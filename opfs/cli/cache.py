@@ -70,7 +70,8 @@ def stats(as_json: bool) -> None:
         )
         rows.append([(name, None), *((text, None) for text in texts)])
     echo_rows(rows)
-    echo(f"{told['directory']}, {len(told['snapshots'])} snapshots")
+    count = len(told["snapshots"])
+    echo(f"{told['directory']}, {count} snapshot{'s' * (count != 1)}")
 
 
 @cache.command()

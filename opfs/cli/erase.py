@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from opfs.cli.command import configuration, place_options, require_root
 from opfs.cli.completions import complete_past_elements
+
+if TYPE_CHECKING:
+    from opfs.config import Config
+    from opfs.core.names import ElementId
 
 
 @click.command()
@@ -39,9 +45,19 @@ def erase(message: str, yes: bool, version: str) -> None:
     id, height = parse_version(version)
     tree = mounted_tree(configuration())
     if not yes:
+        _check_made(configuration(), id, height)
         click.confirm(f"Destroy for ever what block {height} made of {id}?", abort=True)
     # ctl takes a line: what would end it here is white space
     left = tree.tell(f"erase {id}@{height} {' '.join(message.split())}").strip()
     echo(f"{id} of block {height} is erased", "green")
     if left:
         click.echo(f"opfs: {printable(left)}", err=True)
+
+
+def _check_made(config: Config, id: ElementId, height: int) -> None:
+    """Raise NotFound unless the block made a version of the element: nobody is asked about what is not there."""
+    from opfs.cli.versions import Versions
+    from opfs.errors import NotFound
+
+    if height not in {version.block.height for version in Versions(config, id).all}:
+        raise NotFound(f"block {height} made no version of {id}", hint=f"opfs history {id}")

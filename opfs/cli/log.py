@@ -44,8 +44,11 @@ def log(limit: int, as_json: bool, element: str | None) -> None:
     if as_json:
         for block, event in found:
             echo_json(event_json(block, event))
-    else:
-        echo_rows([event_row(block, event) for block, event in found])
+        return
+    rows = [event_row(block, event) for block, event in found]
+    if not rows:
+        click.echo(f"opfs: no change{f' of {wanted}' if wanted else ''} that you may see", err=True)
+    echo_rows(rows)
 
 
 def _events(chain: Chain, wanted: ElementId | None) -> Iterator[tuple[BlockName, Event]]:

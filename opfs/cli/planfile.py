@@ -100,6 +100,8 @@ def load_plan(path: str) -> list[Step]:
 def _documents(path: str) -> Iterator[tuple[ElementId, str]]:
     """The documents below a path, by the names that say what they are about."""
     place = Path(path)
+    if path != "-" and not place.exists():
+        raise InvalidRequest(f"{path} cannot be read: No such file or directory")
     if not place.is_dir():
         yield _id_of(place.parent.resolve().name, place.name), path
         return
@@ -110,9 +112,11 @@ def _documents(path: str) -> Iterator[tuple[ElementId, str]]:
 
 
 def _id_of(plugin: str, name: str) -> ElementId:
-    if not name.endswith(DOCUMENT_SUFFIX):
-        raise InvalidRequest(
-            f"{name} does not say what it is about",
-            hint="name it <plugin>/<element>.json, or say it: --element lxc/100",
-        )
-    return ElementId.parse(f"{plugin}/{name}")
+    try:
+        if name.endswith(DOCUMENT_SUFFIX):
+            return ElementId.parse(f"{plugin}/{name}")
+    except InvalidRequest:
+        name = f"{plugin}/{name}"
+    raise InvalidRequest(
+        f"{name} does not say what it is about", hint="name it <plugin>/<element>.json, or say it: --element lxc/100"
+    )

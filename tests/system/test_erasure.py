@@ -115,6 +115,8 @@ def test_it_refuses(opfs):
         refused = opfs.opfs("erase", "--yes", *words, check=False)
         assert refused.returncode in (2, 3), refused
         assert reason in refused.stderr
+    unasked = opfs.opfs("erase", "noop/x@3", check=False)
+    assert (unasked.stdout, "made no version" in unasked.stderr) == ("", True), "nobody is asked about nothing"
     opfs.path("noop/twin").write_bytes((opfs.mount / "history/noop/x/2.json").read_bytes())
     refused = opfs.opfs("erase", "--yes", "noop/x@2", check=False)
     assert "current document of noop/twin" in refused.stderr

@@ -404,6 +404,7 @@ def test_apply_asks_before_it_destroys(host, tmp_path):
         (("plan",), 2, "no document to plan"),
         (("plan", "/etc/hostname"), 2, "does not say what it is about"),
         (("plan", "/nonexistent/hosts/x.json"), 2, "cannot be read"),
+        (("plan", "/nonexistent/Not-a-plugin/x.json"), 2, "cannot be read"),
         (("plan", "--element", "hosts/x"), 2, "what one file is about"),
         (("plan", "--delete", "hosts/none"), 2, "does not exist"),
         (("apply", "/etc/hostname"), 2, "is no plan"),
