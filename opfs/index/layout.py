@@ -56,16 +56,3 @@ def vector_header_1(model_id: str, dimensions: int) -> bytes:
     """The header of a file of version 1."""
     head = _HEADER.pack(_MAGIC_1, _VERSION, dimensions, hashlib.sha256(model_id.encode()).digest(), 0)[:-4]
     return head + struct.pack("<I", zlib.crc32(head))
-
-
-# The store of version 1 and its audit use these until they are replaced.
-VECTORS_NAME = VECTORS_1_NAME
-vector_header = vector_header_1
-
-
-def dimensions_of(header: bytes) -> int:
-    """Numbers in a vector, by the header of a file of version 1; raises ValueError where that is none."""
-    magic, version, dimensions, _, crc = _HEADER.unpack(header)
-    if (magic, version, crc) != (_MAGIC_1, _VERSION, zlib.crc32(header[:-4])) or not dimensions:
-        raise ValueError("its header is damaged")
-    return int(dimensions)

@@ -37,14 +37,6 @@ def find_program() -> str | None:
     return shutil.which(PROGRAM, path=_PATH)
 
 
-def device_names() -> list[str]:
-    """The devices that have a socket; whether somebody answers there is another question."""
-    try:
-        return [name.removesuffix(".sock") for name in os.listdir(SOCKETS) if name.endswith(".sock")]
-    except FileNotFoundError:
-        return []
-
-
 def start(name: str) -> None:
     """Start a process for a new device; returns when it answers. Raises ApplyFailed with the process's own words."""
     if is_listening(name):
