@@ -7,6 +7,7 @@ work of its own.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from typing import Any, NoReturn
@@ -88,6 +89,14 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and near:
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
@@ -110,6 +119,9 @@ class Commands(click.Group):
             sys.exit(error.exit_code)
         except click.Abort as error:
             _end_aborted(error)
+        except OSError as error:  # what commands ask of files they translate, so this is the output
+            _report(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+            sys.exit(1)
         sys.exit(exit_code if isinstance(exit_code, int) else 0)
 
 

@@ -122,7 +122,8 @@ def test_a_question_that_is_not_answered_with_yes(run, monkeypatch, given, exit_
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "said"),
     [
-        (("lgo",), 2, "No such command"),
+        (("xyzzy",), 2, "No such command"),
+        (("lgo",), 2, "Did you mean 'log'?"),
         (("log", "-n", "0"), 2, "-n"),
         (("log", "nonsense"), 2, "plugin/element"),
         (("search", "--element", "nonsense", "web"), 2, "plugin/element"),
@@ -143,6 +144,12 @@ def test_errors_are_a_line_and_a_hint_on_stderr(run, arguments, exit_code, said)
     assert lines[0].startswith("opfs: ")
     assert len(lines) <= 2
     assert said in result.stderr
+
+
+def test_an_output_that_is_full_is_an_error_and_no_traceback():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "opfs", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "opfs: the output cannot be written: No space left on device\n")
 
 
 @pytest.mark.parametrize(
