@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from opfs.cli.tree import MountedTree
     from opfs.core.pathfilter import PathFilter
 
+WORTH_SAYING = 250
+"""Of fewer events, which take less than a second or two, nobody is told."""
+
 
 @click.command()
 @place_options
@@ -61,7 +64,13 @@ def search(
         raise InvalidRequest(f"--verb {asked} {takes}", hint="e.g. opfs search --verb text web server memory")
     filters = _filters({**narrowed, "limit": str(limit)})
     tree = mounted_tree(configuration())
+    by_meaning = asked in (Verb.SIMILAR, Verb.HYBRID)
+    line, *notes = tree.status("index") or [""]
+    if waits := _what_it_waits_for(line, by_meaning=by_meaning):
+        click.echo(f"opfs: {waits}", err=True)
     hits = tree.search(Query(asked, said, filters=filters))
+    for note in notes if by_meaning else ():
+        click.echo(f"opfs: {note}", err=True)
     if as_json:
         for hit in hits:
             echo_json(hit)
@@ -81,6 +90,15 @@ def _filters(narrowed: Mapping[str, str | tuple[str, ...] | None]) -> tuple[Path
         ElementId.parse(element)
     # by way of the path, so that the options' values are checked as a path's are
     return tuple(parse_filter(PathFilter(Word(word), value).name) for word in values for value in values[word])
+
+
+def _what_it_waits_for(line: str, *, by_meaning: bool) -> str:
+    """What somebody should know who gets no answer for a while, from what /status says of the index; or nothing."""
+    from opfs.core.lag import parse_lag
+
+    lag = parse_lag(line)
+    behind = (lag.meaning if by_meaning else lag.words) if lag else 0
+    return f"the search waits for the index, which is {behind} events behind" if behind >= WORTH_SAYING else ""
 
 
 def _what_there_is(tree: MountedTree, filters: Sequence[PathFilter]) -> str:

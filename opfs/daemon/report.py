@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from opfs import __version__
+from opfs.core.lag import IndexLag
 from opfs.core.names import ElementId
 from opfs.core.printable import clip, printable
 from opfs.core.standing import PENDING, Kind
@@ -53,9 +54,8 @@ def describe(parts: Parts) -> Mapping[str, str | Sequence[str]]:
 def _index_lines(parts: Parts) -> Sequence[str]:
     """How far words and meaning are, and what keeps them."""
     deriver, meaning = parts.deriver, parts.meaning
-    line = deriver.failure or f"{parts.index.indexed_count} events, {deriver.lag} behind"
-    lines = [line if not meaning.lag or deriver.failure else f"{line}; by meaning {meaning.lag} behind"]
-    return [*lines, *(note for note in (meaning.failure, parts.index.notice) if note)]
+    line = deriver.failure or str(IndexLag(parts.index.indexed_count, deriver.lag, meaning.lag))
+    return [line, *(note for note in (meaning.failure, parts.index.notice) if note)]
 
 
 def _pending_lines(parts: Parts) -> Mapping[str, Sequence[str]]:
