@@ -14,21 +14,6 @@ from opfs.cli.process import stop_daemon
 
 pytestmark = pytest.mark.needs("root", "btrfs", "loop", "fuse", "model")
 
-NOBODY = 65534
-
-
-def as_nobody(opfs, script):
-    opfs.mount.parent.chmod(0o755)
-    return subprocess.run(
-        ["bash", "-c", script],
-        cwd=opfs.mount,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-    )
-
 
 def ls(opfs, path):
     return sorted(os.listdir(opfs.mount / path), key=lambda name: (len(name), name))
@@ -107,22 +92,22 @@ def test_modes_are_those_of_then(opfs):
     opened = height(opfs)
     opfs.sh('chmod 600 state/noop/modes.json; echo \'{"n": "hidden again"}\' > state/noop/modes.json')
     again = height(opfs)
-    seen = as_nobody(opfs, "cat history/noop/modes/*.json")
+    seen = opfs.as_nobody("cat history/noop/modes/*.json")
     assert "open" in seen.stdout
     assert "hidden" not in seen.stdout
     assert seen.stderr.count("Permission denied") == 2
-    told = [json.loads(line) for line in as_nobody(opfs, "cat history/noop/modes/.versions").stdout.splitlines()]
+    told = [json.loads(line) for line in opfs.as_nobody("cat history/noop/modes/.versions").stdout.splitlines()]
     assert [line["height"] for line in told] == [opened]
     assert [line["height"] for line in versions(opfs, "noop/modes")] == [private, opened, again]
     modes = [(opfs.mount / f"history/noop/modes/{n}.json").stat().st_mode & 0o777 for n in (private, opened, again)]
     assert modes == [0o400, 0o444, 0o400]
-    assert as_nobody(opfs, f"getfattr -n user.opfs.message history/noop/modes/{private}.json").returncode != 0
+    assert opfs.as_nobody(f"getfattr -n user.opfs.message history/noop/modes/{private}.json").returncode != 0
 
 
 def test_the_deletion_of_what_was_private_is_private(opfs):
     opfs.sh("umask 077; echo '{\"n\": 1}' > state/noop/privately.json; rm state/noop/privately.json")
-    assert as_nobody(opfs, "cat history/noop/privately/.versions").stdout == ""
-    assert as_nobody(opfs, "ls history/noop/privately").returncode == 0
+    assert opfs.as_nobody("cat history/noop/privately/.versions").stdout == ""
+    assert opfs.as_nobody("ls history/noop/privately").returncode == 0
 
 
 def test_nothing_is_written_there_and_what_is_not_there_is_not(opfs):
@@ -185,7 +170,7 @@ def test_labels_move_and_go(opfs):
     opfs.opfs("label", "good", "-m", "even better;\necho 'unlabel good'", "HEAD")
     assert os.readlink(opfs.mount / "at/good") == f"../chain/{second}"
     assert "good" in ls(opfs, "at")
-    (told,) = map(json.loads, as_nobody(opfs, "cat at/.labels").stdout.splitlines())
+    (told,) = map(json.loads, opfs.as_nobody("cat at/.labels").stdout.splitlines())
     assert (told["label"], told["block"], told["user"]) == ("good", second, "root")
     assert told["message"] == "even better; echo 'unlabel good'"
     assert "even better" in opfs.opfs("label").stdout
@@ -204,11 +189,11 @@ def test_labels_move_and_go(opfs):
     ("line", "wanted", "said"),
     [
         ("label", "EINVAL", "label takes a name"),
-        ("label yesterday 1", "EINVAL", "means a block or a time already"),
-        ("label HEAD 1", "EINVAL", "means a block or a time already"),
-        ("label beef 1", "EINVAL", "means a block or a time already"),
-        ("label ../x 1", "EINVAL", "cannot be a label"),
-        ("label -x 1", "EINVAL", "cannot be a label"),
+        ("label yesterday 0", "EINVAL", "means a block or a time already"),
+        ("label HEAD 0", "EINVAL", "means a block or a time already"),
+        ("label beef 0", "EINVAL", "means a block or a time already"),
+        ("label ../x 0", "EINVAL", "cannot be a label"),
+        ("label -x 0", "EINVAL", "cannot be a label"),
         ("label fine HEAD", "EINVAL", "neither a block nor a time"),
         ("label fine 99999", "ENOENT", "there is no block 99999"),
         ("label fine sometime", "EINVAL", "neither a block nor a time"),
@@ -227,11 +212,11 @@ def test_what_labels_refuse_and_why(opfs, line, wanted, said):
 def test_only_root_labels(opfs):
     before = opfs.blocks()
     for line in ("label mine", "unlabel mine"):
-        done = as_nobody(opfs, f"echo '{line}' > ctl")
+        done = opfs.as_nobody(f"echo '{line}' > ctl")
         assert done.returncode != 0
         assert "Permission denied" in done.stderr
     assert opfs.blocks() == before
-    assert "only root may label blocks" in as_nobody(opfs, "cat errors").stdout
+    assert "only root may label blocks" in opfs.as_nobody("cat errors").stdout
 
 
 def test_history_says_what_changed_in_words_newest_first(opfs):
@@ -319,7 +304,7 @@ def test_an_ordinary_user_uses_the_commands_on_what_is_open(opfs):
     opfs.opfs("label", "mine", "HEAD~1")
     command = f"{Path(os.sys.executable)} -m opfs --pool {opfs.pool} --mount {opfs.mount}"
     root = Path(__file__).parents[2]
-    seen = as_nobody(opfs, f"cd {root} && {command} history noop/public && {command} blame noop/public && "
+    seen = opfs.as_nobody(f"cd {root} && {command} history noop/public && {command} blame noop/public && "
                      f"{command} show --json mine noop/public && {command} label")  # fmt: skip
     assert seen.returncode == 0, seen.stderr
     assert "n 1 → 2" in seen.stdout

@@ -169,13 +169,13 @@ def test_rsync_of_a_directory_is_settled_after_one_run(opfs, tmp_path):
     ],
     ids=["cp", "cp --preserve=all", "rsync -X", "tar --xattrs"],
 )
-def test_the_whole_tree_is_copied_out_and_back(opfs, tmp_path, copy):
+def test_the_whole_tree_is_copied_out_and_back(fresh, tmp_path, copy):
     """With owners, modes, times and attributes, of the directories too."""
-    opfs.put("noop/whole", n=1)
-    documents = opfs.sh("cd state && tail -n 1 noop/*").stdout
-    done = opfs.sh(f"set -e -o pipefail; {copy.format(there=tmp_path)}")
+    fresh.put("noop/whole", n=1)
+    documents = fresh.sh("cd state && tail -n 1 noop/*").stdout
+    done = fresh.sh(f"set -e -o pipefail; {copy.format(there=tmp_path)}")
     assert done.stderr == ""
-    assert opfs.sh("cd state && tail -n 1 noop/*").stdout == documents
+    assert fresh.sh("cd state && tail -n 1 noop/*").stdout == documents
 
 
 def test_directories_have_a_time(opfs):
