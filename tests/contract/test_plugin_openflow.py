@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from becoming import become, observed
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -93,21 +94,6 @@ async def test_contract(check, plugin, switch, bridge):
     )
     assert switch.ofctl("--no-stats", "dump-flows", switch.management(bridge)) == " priority=0 actions=NORMAL\n"
     assert switch.vsctl("get", "bridge", bridge, "external_ids") == "{}"
-
-
-async def become(plugin, element, desired):
-    """What the daemon does, without policy; returns the plan."""
-    if desired is not None:
-        plugin.check(element, desired)
-    diff = plugin.plan(element, await observed(plugin, element), desired)
-    for action in diff.actions:
-        await plugin.apply(action)
-    assert not plugin.compare(element, desired, await observed(plugin, element))
-    return diff
-
-
-async def observed(plugin, element):
-    return (await plugin.observe([element])).get(element)
 
 
 def flows(switch, bridge):

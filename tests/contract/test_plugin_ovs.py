@@ -6,6 +6,7 @@ import json
 
 import pytest
 import trio
+from becoming import become, observed
 
 from opfs.clients.switch import SwitchPlace
 from opfs.core.action import Safety
@@ -23,26 +24,11 @@ def plugin(switch):
     return OvsPlugin(switch.place)
 
 
-async def become(plugin, element, desired):
-    """What the daemon does, without policy; returns the plan."""
-    if desired is not None:
-        plugin.check(element, desired)
-    diff = plugin.plan(element, await observed(plugin, element), desired)
-    for action in diff.actions:
-        await plugin.apply(action)
-    assert not plugin.compare(element, desired, await observed(plugin, element))
-    return diff
-
-
 async def until(condition, plugin, document):
     """Observe br0 until the differences from its document are as expected."""
     with trio.fail_after(60):
         while not condition(plugin.compare("br0", document, await observed(plugin, "br0"))):  # noqa: ASYNC110
             await trio.sleep(0.01)
-
-
-async def observed(plugin, element):
-    return (await plugin.observe([element])).get(element)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from aptrepo import Deb, installed, publish
+from becoming import become, observed
 
 from opfs.core.action import Safety
 from opfs.errors import ApplyFailed, InvalidRequest, Rejected
@@ -42,21 +43,6 @@ def swept(host):
     host.run(
         "dpkg", "--purge", "--force-all", "opfs-demo", "opfs-app", "opfs-lib", "opfs-rival", "opfs-broken", "opfs-vital"
     )
-
-
-async def observed(plugin, name, desired=None):
-    return (await plugin.observe([name], desired=None if desired is None else {name: desired})).get(name)
-
-
-async def become(plugin, name, desired):
-    """What the daemon does, without policy; returns the plan."""
-    if desired is not None:
-        plugin.check(name, desired)
-    diff = plugin.plan(name, await observed(plugin, name, desired), desired)
-    for action in diff.actions:
-        await plugin.apply(action)
-    assert not plugin.compare(name, desired, await observed(plugin, name, desired))
-    return diff
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

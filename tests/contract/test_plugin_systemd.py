@@ -10,6 +10,7 @@ import secrets
 
 import pytest
 import trio
+from becoming import become, observed
 
 from opfs.core.action import Safety
 from opfs.core.schema import DocumentSchema
@@ -34,21 +35,6 @@ def name():
 @pytest.fixture
 def plugin(guest, tmp_path):
     return SystemdPlugin(tmp_path / "systemd", bus=guest.bus, root=guest.root, job_timeout_s=100)
-
-
-async def observed(plugin, name, desired=None):
-    return (await plugin.observe([name], desired=None if desired is None else {name: desired})).get(name)
-
-
-async def become(plugin, name, desired):
-    """What the daemon does, without policy; returns the plan."""
-    if desired is not None:
-        plugin.check(name, desired)
-    diff = plugin.plan(name, await observed(plugin, name, desired), desired)
-    for action in diff.actions:
-        await plugin.apply(action)
-    assert not plugin.compare(name, desired, await observed(plugin, name))
-    return diff
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
