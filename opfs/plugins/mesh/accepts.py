@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from opfs.clients.wireguard.device import split_endpoint
 from opfs.core.position import join_pointer
+from opfs.plugins.addresses import check_network, parsed
 from opfs.plugins.contract import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opfs.core.action import Document
+    from opfs.plugins.addresses import Network
 
 INTERFACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,14}\Z")
 
@@ -31,7 +33,7 @@ def check_mesh(element: str, desired: Document) -> None:
             reason = f"the nodes {keys[node['public_key']]!r} and {name!r} have one public key"
             refuse(join_pointer([*at, "public_key"]), reason, "each host has its own")
         _check_addresses(at, name, node, networks, taken)
-        if "endpoint" in node and _parse(split_endpoint, node["endpoint"]) is None:
+        if "endpoint" in node and parsed(split_endpoint, node["endpoint"]) is None:
             hint = "an address and a port: 192.0.2.1:51820 or [2001:db8::1]:51820"
             refuse(join_pointer([*at, "endpoint"]), f"{node['endpoint']!r} is not an endpoint", hint)
         for index, text in enumerate(node.get("allowed_ips", ())):
@@ -46,7 +48,7 @@ def _check_addresses(
 ) -> None:
     for index, text in enumerate(node["addresses"]):
         here = [*at, "addresses", index]
-        address = _parse(ipaddress.ip_interface, text)
+        address = parsed(ipaddress.ip_interface, text)
         if address is None:
             refuse(join_pointer(here), f"{text!r} is not an IP address", "e.g. 10.9.0.1")
         is_held = any(network.version == address.version and address.ip in network for network in networks)
@@ -62,20 +64,5 @@ def _take(at: list[str | int], network: str, name: str, taken: dict[str, str]) -
         refuse(join_pointer(at), reason, "keep it with one of them")
 
 
-def _network(at: list[str | int], text: str) -> Any:
-    network = _parse(ipaddress.ip_network, text)
-    if network is None:
-        near = _parse(lambda text: ipaddress.ip_network(text, strict=False), text)
-        hint = f"the network is {near}" if near is not None and "/" in text else "e.g. 10.9.0.0/24"
-        refuse(join_pointer(at), f"{text!r} is not a network with a prefix length", hint)
-    return network
-
-
-def _parse(read: Any, text: str) -> Any:
-    """What `read` makes of the text, None where it refuses or a zone (fe80::1%eth0) is named."""
-    if "%" in text:
-        return None
-    try:
-        return read(text)
-    except ValueError:
-        return None
+def _network(at: list[str | int], text: str) -> Network:
+    return check_network(at, text, "10.9.0.0/24")

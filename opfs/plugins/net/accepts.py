@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from opfs.clients.netlink.kinds import TYPES
 from opfs.core.position import join_pointer
+from opfs.plugins.addresses import check_network, parsed
 from opfs.plugins.contract import refuse
 from opfs.plugins.net.settings import FOUND, route_key, settle_addresses, settle_route
 
@@ -84,7 +85,7 @@ def _check_options(type_: str, desired: Document) -> None:
     versions = set()
     for word in ("local", "remote"):
         if word in options:
-            address = _parse(ipaddress.ip_address, options[word])
+            address = parsed(ipaddress.ip_address, options[word])
             if address is None:
                 refuse(f"/{type_}/{word}", f"{options[word]!r} is not an IP address", "e.g. 192.0.2.1")
                 return
@@ -113,7 +114,7 @@ def _check_mac(mac: str) -> None:
 def _check_addresses(desired: Document) -> None:
     for index, text in enumerate(desired.get("addresses", ())):
         pointer = join_pointer(["addresses", index])
-        address = _parse(ipaddress.ip_interface, text)
+        address = parsed(ipaddress.ip_interface, text)
         if address is None:
             refuse(pointer, f"{text!r} is not an address with a prefix length", "e.g. 192.0.2.1/24 or 2001:db8::1/64")
             return
@@ -139,15 +140,12 @@ def _check_routes(desired: Document) -> None:
 
 
 def _check_route(at: list[str | int], route: Mapping[str, Any]) -> None:
-    to = None if route["to"] == "default" else _parse(ipaddress.ip_network, route["to"])
-    if route["to"] != "default" and to is None:
-        near = _parse(lambda text: ipaddress.ip_network(text, strict=False), route["to"])
-        hint = f"the network is {near}" if near is not None and "/" in route["to"] else "e.g. default or 192.0.2.0/24"
-        refuse(join_pointer([*at, "to"]), f"{route['to']!r} is not a network with a prefix length", hint)
+    is_default = route["to"] == "default"
+    to = None if is_default else check_network([*at, "to"], route["to"], "default or 192.0.2.0/24")
     versions = {to.version} if to is not None else set()
     for key in ("via", "src"):
         if key in route:
-            address = _parse(ipaddress.ip_address, route[key])
+            address = parsed(ipaddress.ip_address, route[key])
             if address is None:
                 refuse(join_pointer([*at, key]), f"{route[key]!r} is not an IP address", "e.g. 192.0.2.1")
                 return
@@ -156,13 +154,3 @@ def _check_route(at: list[str | int], route: Mapping[str, Any]) -> None:
         versions.add(4)
     if len(versions) > 1:
         refuse(join_pointer(at), "the addresses of a route are of different versions of IP", "use one")
-
-
-def _parse(read: Any, text: str) -> Any:
-    """What the standard library makes of the text, None where it refuses or names a zone (fe80::1%eth0)."""
-    if "%" in text:
-        return None
-    try:
-        return read(text)
-    except ValueError:
-        return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opfs.clients.wireguard.device import split_endpoint
 from opfs.clients.wireguard.keys import KEY_PATTERN
 from opfs.core.position import join_pointer
+from opfs.plugins.addresses import check_network, parsed
 from opfs.plugins.contract import refuse
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def check_interface(element: str, desired: Document) -> None:
     if not INTERFACE_NAME.match(element):
         refuse("", f"{element!r} cannot name an interface", "use 1 to 15 of A-Z a-z 0-9 . _ @ + -")
     for index, text in enumerate(desired.get("addresses", ())):
-        if _parse(ipaddress.ip_interface, text) is None:
+        if parsed(ipaddress.ip_interface, text) is None:
             refuse(
                 join_pointer(["addresses", index]), f"{text!r} is not an address with a prefix length", "10.0.0.1/24"
             )
@@ -52,7 +53,7 @@ def _check_peer(
     if key == desired.get("public_key"):
         refuse(join_pointer(at), f"the peer {name!r} has this interface's own public key", "leave it out")
     keys[key] = name
-    if "endpoint" in peer and _parse(split_endpoint, peer["endpoint"]) is None:
+    if "endpoint" in peer and parsed(split_endpoint, peer["endpoint"]) is None:
         hint = (
             "an address and a port: 192.0.2.1:51820 or [2001:db8::1]:51820; a host's name would be resolved only once"
         )
@@ -65,19 +66,4 @@ def _check_peer(
 
 
 def _check_network(at: list[str | int], text: str) -> str:
-    network = _parse(ipaddress.ip_network, text)
-    if network is None:
-        near = _parse(lambda text: ipaddress.ip_network(text, strict=False), text)
-        hint = f"the network is {near}" if near is not None and "/" in text else "e.g. 10.0.0.2/32 or 192.0.2.0/24"
-        refuse(join_pointer(at), f"{text!r} is not a network with a prefix length", hint)
-    return str(network)
-
-
-def _parse(read: Any, text: str) -> Any:
-    """What `read` makes of the text, None where it refuses or a zone (fe80::1%eth0) is named."""
-    if "%" in text:
-        return None
-    try:
-        return read(text)
-    except ValueError:
-        return None
+    return str(check_network(at, text, "10.0.0.2/32 or 192.0.2.0/24"))
