@@ -81,12 +81,7 @@ def find_span(text: str, parts: Sequence[str]) -> Span | None:
     """
     key = spot = _after_space(text, 0)
     for part in parts:
-        if text[spot] == "{":
-            found = _member(text, spot, part)
-        elif text[spot] == "[" and part.isdecimal():
-            found = _item(text, spot, int(part))
-        else:
-            found = None
+        found = _child(text, spot, part)
         if found is None:
             return None
         key, spot = found
@@ -98,12 +93,7 @@ def _offset_in(text: str, parts: Sequence[str], *, key: bool) -> int:
     key_spot = spot
     try:
         for part in parts:
-            if text[spot] == "{":
-                found = _member(text, spot, part)
-            elif text[spot] == "[" and part.isdecimal():
-                found = _item(text, spot, int(part))
-            else:
-                found = None
+            found = _child(text, spot, part)
             if found is None:
                 return spot
             key_spot, spot = found
@@ -116,6 +106,15 @@ def _after_space(text: str, index: int) -> int:
     match = _SPACE.match(text, index)
     assert match is not None  # it matches the empty string
     return match.end()
+
+
+def _child(text: str, spot: int, part: str) -> tuple[int, int] | None:
+    """Where the key and the value of a member or an item begin, of the container at `spot`; None where it has none."""
+    if text[spot] == "{":
+        return _member(text, spot, part)
+    if text[spot] == "[" and part.isdecimal():
+        return _item(text, spot, int(part))
+    return None
 
 
 def _member(text: str, opening: int, name: str) -> tuple[int, int] | None:
