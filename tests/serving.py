@@ -25,6 +25,13 @@ from opfs.testing.pools import delete_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+NOBODY = 65534
+
+
+def lines(text: str) -> list[str]:
+    """Those of a command's output that say something."""
+    return [line for line in text.splitlines() if line]
+
 
 @dataclass
 class Serving:
@@ -58,6 +65,20 @@ class Serving:
     def sh(self, script: str, *, shell: str = "bash", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a shell script at the top of the mount."""
         return subprocess.run([shell, "-c", script], cwd=self.mount, capture_output=True, text=True, check=check)
+
+    def as_nobody(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell script at the top of the mount as a user with no rights, who may fail."""
+        self.mount.parent.chmod(0o755)
+        return subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.mount,
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def path(self, name: str) -> Path:
         """The document of an element, e.g. of `noop/x`."""

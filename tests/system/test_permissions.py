@@ -2,26 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
+from serving import NOBODY
 
 pytestmark = pytest.mark.needs("root", "btrfs", "fuse", "model")
-
-NOBODY = 65534
-
-
-def as_nobody(opfs, script):
-    return subprocess.run(
-        ["bash", "-c", script],
-        cwd=opfs.mount,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +24,26 @@ def secret(opfs):
 def test_documents_are_as_private_in_blocks_as_in_state(secret):
     block = secret.blocks()[-1]
     for directory in ("state", "chain/HEAD/state", f"chain/{block}/state"):
-        assert "town" in as_nobody(secret, f"cat {directory}/noop/open.json").stdout
-        refused = as_nobody(secret, f"cat {directory}/noop/secret.json")
+        assert "town" in secret.as_nobody(f"cat {directory}/noop/open.json").stdout
+        refused = secret.as_nobody(f"cat {directory}/noop/secret.json")
         assert (refused.stdout, refused.returncode) == ("", 1)
         assert "Permission denied" in refused.stderr
     for block in secret.blocks():
-        assert "hidden" not in as_nobody(secret, f"cat chain/{block}/state/noop/*").stdout
+        assert "hidden" not in secret.as_nobody(f"cat chain/{block}/state/noop/*").stdout
 
 
 def test_events_are_roots_and_headers_everybodys(secret):
     """An event's plan and message tell of documents that its reader may not open."""
     for block in secret.blocks():
-        assert as_nobody(secret, f"cat chain/{block}/events.jsonl").stdout == ""
-        assert json.loads(as_nobody(secret, f"cat chain/{block}/block.json").stdout)["height"] == int(block[:8])
+        assert secret.as_nobody(f"cat chain/{block}/events.jsonl").stdout == ""
+        assert json.loads(secret.as_nobody(f"cat chain/{block}/block.json").stdout)["height"] == int(block[:8])
 
 
 def test_search_shows_what_its_reader_may_open(secret):
     for query in ("web server", "hidden", "mail server of the bank", "secret", "gone"):
-        assert "bank" not in as_nobody(secret, f"cat 'search/similar/{query}'").stdout
-        assert "bank" not in as_nobody(secret, f"cat 'search/similar/{query}.json'").stdout
-    assert "town" in as_nobody(secret, "cat 'search/similar/web server'").stdout
+        assert "bank" not in secret.as_nobody(f"cat 'search/similar/{query}'").stdout
+        assert "bank" not in secret.as_nobody(f"cat 'search/similar/{query}.json'").stdout
+    assert "town" in secret.as_nobody("cat 'search/similar/web server'").stdout
     seen_by_root = secret.sh("cat 'search/similar/server of the bank.json'").stdout
     assert {"secret", "gone"} <= {json.loads(line)["element"] for line in seen_by_root.splitlines()}
 
@@ -70,12 +56,12 @@ def test_commands_tell_a_user_of_what_he_may_read_and_of_nothing_else(secret):
     )
     opfs = f"{sys.executable} -m opfs --mount {secret.mount}"
     for command in ("log", "diff 0 HEAD", "diff --json 0 HEAD", "show HEAD", "log noop/secret"):
-        told = as_nobody(secret, f"{opfs} {command}")
+        told = secret.as_nobody(f"{opfs} {command}")
         assert (told.returncode, "hidden" in told.stdout) == (0, False), told.stderr
-    assert "noop/open" in as_nobody(secret, f"{opfs} log").stdout
-    assert "the town" in as_nobody(secret, f"{opfs} diff 0 HEAD noop/open").stdout
+    assert "noop/open" in secret.as_nobody(f"{opfs} log").stdout
+    assert "the town" in secret.as_nobody(f"{opfs} diff 0 HEAD noop/open").stdout
     assert "noop/secret" in secret.sh(f"{opfs} log").stdout
-    refused = as_nobody(secret, f"{opfs} blame noop/hushed")
+    refused = secret.as_nobody(f"{opfs} blame noop/hushed")
     assert (refused.returncode, "may not be read by you" in refused.stderr) == (2, True)
 
 
@@ -93,7 +79,7 @@ def test_nothing_is_written_without_permission(secret):
         "echo 'confirm delete noop/open' > ctl",
         "echo rebuild-index > ctl",
     ):
-        done = as_nobody(secret, script)
+        done = secret.as_nobody(script)
         assert done.returncode != 0, script
         assert "denied" in done.stderr or "not permitted" in done.stderr, done.stderr
     assert secret.blocks() == before
@@ -101,26 +87,26 @@ def test_nothing_is_written_without_permission(secret):
 
 def test_refusals_are_shown_to_those_who_were_refused(secret):
     secret.sh("echo '{\"purpose\":' > state/file/private.json; echo '[1]' > state/noop/private.json", check=False)
-    as_nobody(secret, "cat search/nearest/x; echo frobnicate > ctl")
-    own = as_nobody(secret, "cat errors").stdout
+    secret.as_nobody("cat search/nearest/x; echo frobnicate > ctl")
+    own = secret.as_nobody("cat errors").stdout
     assert "frobnicate" in own
     assert "private" not in own
     assert "private" in secret.sh("cat errors").stdout
-    refused = as_nobody(secret, "cat rejected/noop/private.json rejected/noop/private.reason")
+    refused = secret.as_nobody("cat rejected/noop/private.json rejected/noop/private.reason")
     assert refused.stdout == ""
     assert refused.stderr.count("Permission denied") == 2
 
 
 def test_a_user_may_own_a_document(secret):
     secret.sh(f"chown {NOBODY} state/noop/open.json")
-    assert as_nobody(secret, 'echo \'{"purpose": "mine"}\' > state/noop/open.json').returncode == 0
+    assert secret.as_nobody('echo \'{"purpose": "mine"}\' > state/noop/open.json').returncode == 0
     (event,) = secret.events()
     assert (event["actor"]["uid"], event["actor"]["user"]) == (NOBODY, "nobody")
     status = os.stat(secret.path("noop/open"))
     assert status.st_uid == NOBODY
-    assert as_nobody(secret, "echo 'confirm delete noop/open' > ctl").returncode == 0
-    assert as_nobody(secret, "rm state/noop/open.json").returncode != 0, "the directory is root's"
+    assert secret.as_nobody("echo 'confirm delete noop/open' > ctl").returncode == 0
+    assert secret.as_nobody("rm state/noop/open.json").returncode != 0, "the directory is root's"
 
 
 def test_the_pool_itself_is_closed(secret):
-    assert "Permission denied" in as_nobody(secret, f"ls {secret.pool}").stderr
+    assert "Permission denied" in secret.as_nobody(f"ls {secret.pool}").stderr

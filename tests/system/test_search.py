@@ -5,27 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import time
 
 import pytest
-from serving import serve
+from serving import NOBODY, serve
 
 pytestmark = pytest.mark.needs("root", "btrfs", "fuse", "model")
-
-NOBODY = 65534
-
-
-def as_nobody(opfs, script):
-    return subprocess.run(
-        ["bash", "-c", script],
-        cwd=opfs.mount,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-    )
 
 
 def hits(opfs, path):
@@ -160,12 +145,12 @@ def test_listings_name_what_there_is_and_a_walk_ends(past):
 
 def test_nobody_finds_what_is_not_his_to_read(past):
     assert "element:noop:vault" in past.sh("ls search").stdout
-    assert "vault" not in as_nobody(past, "ls search search/plugin:noop search/results search/similar").stdout
+    assert "vault" not in past.as_nobody("ls search search/plugin:noop search/results search/similar").stdout
     for path in ("changes", "text/bank", "similar/bank", "hybrid/bank.json", "element:noop:vault/changes"):
-        assert "vault" not in as_nobody(past, f"cat 'search/{path}'").stdout, path
-    assert "noop-web" in as_nobody(past, "ls 'search/results/web server'").stdout
+        assert "vault" not in past.as_nobody(f"cat 'search/{path}'").stdout, path
+    assert "noop-web" in past.as_nobody("ls 'search/results/web server'").stdout
     (theirs,) = (name for name in os.listdir(past.mount / "search/results/bank") if "vault" in name)
-    refused = as_nobody(past, f"readlink 'search/results/bank/{theirs}'; cat 'search/results/bank/{theirs}'")
+    refused = past.as_nobody(f"readlink 'search/results/bank/{theirs}'; cat 'search/results/bank/{theirs}'")
     assert "No such file" in refused.stderr
     assert "hidden" not in refused.stdout
 
@@ -267,8 +252,8 @@ def test_the_command_line_shows_it_too(failed):
 def test_nobody_is_told_of_what_he_may_not_read(past):
     past.sh('umask 077; echo \'{"purpose": "hidden ledger of the bank"}\' > state/noop/ledger.json')
     past.sh(f"echo '{{}}' > state/noop/guest.json; chown {NOBODY} state/noop/guest.json")
-    refused = as_nobody(past, 'echo \'{"purpose": "hidden ledger of the bank", "$after": 5}\' > state/noop/guest.json')
+    refused = past.as_nobody('echo \'{"purpose": "hidden ledger of the bank", "$after": 5}\' > state/noop/guest.json')
     assert "Invalid argument" in refused.stderr
-    told = seen(past, lambda: as_nobody(past, "cat errors").stdout)
+    told = seen(past, lambda: past.as_nobody("cat errors").stdout)
     assert "noop/guest" in told
     assert "ledger" not in told.partition("state/noop/guest.json")[0]
