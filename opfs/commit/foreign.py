@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from opfs.commit.interrupting import LOOK_EVERY_S, LOOKS, DidNotReturn, stepping, watched
+from opfs.commit.interrupting import LIMIT_S, DidNotReturn, stepping, watched
 from opfs.core.action import Difference
 from opfs.errors import ApplyFailed, ApplyNoSpace, ApplyTimeout, OpfsError
 
@@ -103,7 +103,7 @@ def _in_words(plugin: Plugin, id: ElementId | str) -> Iterator[None]:
 def _stuck(plugin: Plugin, id: ElementId | str) -> ApplyTimeout:
     """What is said of a plugin that kept the thread to itself; from here on it rests."""
     _resting.append((plugin, time.monotonic() + REST_S))
-    reason = f"the plugin {plugin.name} kept everybody waiting for {LOOKS * LOOK_EVERY_S:g} s and was interrupted"
+    reason = f"the plugin {plugin.name} kept everybody waiting for {LIMIT_S:g} s and was interrupted"
     log.error("%s: %s; it has a bug, and is left alone for %g s", id, reason, REST_S)
     return ApplyTimeout(f"{id}: {reason}: it has a bug", hint=f"it is left alone for {REST_S:g} s")
 

@@ -1,8 +1,9 @@
 """Foreign code on the trio thread that does not come back is interrupted there, so that everybody else is served again.
 
-Nothing but an exception can end a function from outside, and nothing but a signal can raise one in it. The signals are
-looks: where the same piece of foreign code is still on at the twentieth, the handler raises `DidNotReturn` in it. Looks
-are counted, not seconds, so that a process that was stopped or starved itself accuses nobody. They come from two sides:
+Nothing but an exception can end a function from outside, and nothing but a signal can raise one in it. The signals
+are looks at the piece of foreign code that is on: each charges it with the processor time that it used since the last,
+or, where it used next to none, with the time that it waited. At ten seconds the handler raises `DidNotReturn` in it.
+So a process that is starved, stopped, or in a virtual machine that was, accuses nobody. The looks come from two sides:
 from the kernel, by processor time used, since a search for a regular expression lets no other thread run; and from a
 thread, since code that waits in a system call uses none. While nothing foreign runs there are none.
 
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+LIMIT_S = 10.0
 LOOK_EVERY_S = 0.5
-LOOKS = 20
-"""The piece of code that is seen by so many looks, ten seconds, is interrupted, and again at each look after that."""
+WAITS_BELOW = 0.01
+"""What uses a smaller part of a processor than this waits; what is starved by a hundred others uses more."""
 
 _BY_TIME_USED = signal.SIGVTALRM
 _BY_THREAD = signal.SIGPROF
@@ -50,8 +52,9 @@ class _Pieces(trio.abc.Instrument):
         self.running = 0
         self._count = 0
         self._seen = 0
-        self._looks = 0
         self._looked_at = 0.0
+        self._used_s = 0.0
+        self._charged_s = 0.0
         self._is_busy = threading.Event()
         self._is_ready = False
 
@@ -102,16 +105,20 @@ class _Pieces(trio.abc.Instrument):
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         del number
-        now = time.monotonic()
+        now, used_s = time.monotonic(), time.thread_time()
         if not self.running or self.running != self._seen:
-            self._seen, self._looks, self._looked_at = self.running, 0, now
+            self._seen, self._looked_at, self._used_s, self._charged_s = self.running, now, used_s, 0.0
             return
-        if now - self._looked_at < LOOK_EVERY_S:
+        passed_s, worked_s = now - self._looked_at, used_s - self._used_s
+        if passed_s < LOOK_EVERY_S:
             return
-        self._looks, self._looked_at = self._looks + 1, now
+        self._looked_at, self._used_s = now, used_s
+        is_waiting = worked_s < WAITS_BELOW * passed_s
+        # Between two looks a process may have been stopped for any time.
+        self._charged_s += min(passed_s, 2 * LOOK_EVERY_S) if is_waiting else worked_s
         module = "" if frame is None else str(frame.f_globals.get("__name__", ""))
         is_between = any(module == name or module.startswith(f"{name}.") for name in _BETWEEN)
-        if self._looks >= LOOKS and not is_between:
+        if self._charged_s >= LIMIT_S and not is_between:
             raise DidNotReturn
 
 

@@ -29,39 +29,46 @@ def path(tmp_path, monkeypatch):
 
 @pytest.fixture
 def stuck(monkeypatch):
-    """Functions that never return; only from within one of them on little time is given."""
+    """Functions that never return. Little time is given to them alone, from within, and to nothing before or after."""
 
-    def hurry():
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0.01, 0.01)
-        monkeypatch.setattr(interrupting, "LOOKS", 2)
-        monkeypatch.setattr(interrupting, "LOOK_EVERY_S", 0.01)
-
-    def loop(*_, **__):
-        hurry()
-        while True:
-            pass
-
-    def sleep(*_, **__):
-        hurry()
-        time.sleep(1e6)
-
-    def swallow(*_, **__):
-        hurry()
-        while True:
+    def given_little_time(function):
+        def hurried(*_, **__):
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.01, 0.01)
+            monkeypatch.setattr(interrupting, "LOOK_EVERY_S", 0.01)
+            monkeypatch.setattr(interrupting, "LIMIT_S", 0.02)
             try:
-                raise ValueError
-            except Exception:
-                continue
+                return function()
+            finally:
+                given_time(monkeypatch)
 
-    def pattern(*_, **__):
-        hurry()
-        return re.match(r"(a+)+$", "a" * 60 + "b")
+        return hurried
 
-    return {"loop": loop, "sleep": sleep, "swallow": swallow, "pattern": pattern}
+    return {name: given_little_time(function) for name, function in STUCK.items()}
+
+
+def loop():
+    while True:
+        pass
+
+
+def swallow():
+    while True:
+        try:
+            raise ValueError
+        except Exception:
+            continue
+
+
+STUCK = {
+    "loop": loop,
+    "swallow": swallow,
+    "sleep": lambda: time.sleep(1e6),
+    "pattern": lambda: re.match(r"(a+)+$", "a" * 60 + "b"),
+}
 
 
 def given_time(monkeypatch):
-    monkeypatch.setattr(interrupting, "LOOKS", 20)
+    monkeypatch.setattr(interrupting, "LIMIT_S", 10.0)
     monkeypatch.setattr(interrupting, "LOOK_EVERY_S", 0.5)
     signal.setitimer(signal.ITIMER_VIRTUAL, 0.5, 0.5)
 
@@ -194,7 +201,7 @@ async def test_other_tasks_are_not_to_blame(path, monkeypatch):
     async with path.started() as sequencer, trio.open_nursery() as nursery:
         nursery.start_soon(sequencer.submit, write("a", size=1))
         await in_apply.wait()
-        monkeypatch.setattr(interrupting, "LOOKS", 1)
+        monkeypatch.setattr(interrupting, "LIMIT_S", 0.01)
         monkeypatch.setattr(interrupting, "LOOK_EVERY_S", 0.01)
         time.sleep(0.6)  # noqa: ASYNC251  one look may be under way at the old pace
         given_time(monkeypatch)
