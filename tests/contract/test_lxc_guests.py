@@ -342,6 +342,19 @@ async def test_a_container_on_a_plain_directory_has_no_restore_points(plugin, na
     assert await plugin.checkpoint(name) is None
 
 
+# --- addresses of IPv6 ------------------------------------------------------------------------------------
+
+
+async def test_a_container_has_the_ipv6_address_and_gateway_of_its_document(plugin, lxcpath, name, bridge):
+    net0 = {"bridge": bridge, "ip6": "2001:DB8:0::10/64", "gw6": "fe80::1"}
+    await become(plugin, name, {"state": "running", "net0": net0})
+    assert "2001:db8::10/64" in inside(lxcpath, name, "ip", "-6", "addr", "show", "dev", "eth0")
+    assert "default via fe80::1" in inside(lxcpath, name, "ip", "-6", "route")
+    assert (await observed(plugin, name))["net0"] == {"bridge": bridge, "ip6": "2001:db8::10/64", "gw6": "fe80::1"}
+    await become(plugin, name, {"state": "running", "net0": {"bridge": bridge}})
+    assert "2001:db8" not in inside(lxcpath, name, "ip", "-6", "addr", "show", "dev", "eth0")
+
+
 # --- when the host starts ---------------------------------------------------------------------------------
 
 

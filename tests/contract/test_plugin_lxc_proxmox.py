@@ -138,13 +138,16 @@ async def test_what_no_document_can_say_survives_a_change(plugin, place):
     pct(place, "create", NAME, TEMPLATE, "--net0", net, "--timezone", "host", "--description", "by hand")
     pct(place, "snapshot", NAME, "before")
     found = await observed(plugin, NAME)
-    assert found["net0"] == {"bridge": "lo", "hwaddr": "bc:24:11:00:00:01", "ip": "192.0.2.1/24"}
+    ip6 = {"ip6": "2001:db8::1/64", "gw6": "2001:db8::2"}
+    assert found["net0"] == {"bridge": "lo", "hwaddr": "bc:24:11:00:00:01", "ip": "192.0.2.1/24", **ip6}
     assert "ostemplate" not in found
     assert not plugin.plan(NAME, found, {**found, "ostemplate": "local:vztmpl/alpine.tar.xz"}).actions
-    await become(plugin, NAME, {"net0": {"bridge": "lo", "ip": "192.0.2.9/24"}, "description": "ours"})
+    net0 = {"bridge": "lo", "ip": "192.0.2.9/24", "ip6": "2001:DB8:0::9/64"}
+    await become(plugin, NAME, {"net0": net0, "description": "ours"})
     text = (place / "lxc/100.conf").read_text()
     now, _, before = text.partition("[before]")
-    assert "ip6=2001:db8::1/64" in now
+    assert "ip6=2001:db8::9/64" in now
+    assert "gw6" not in now
     assert "hwaddr=BC:24:11:00:00:01" in now
     assert "timezone: host" in now
     assert "by%20hand" in before or "by hand" in before

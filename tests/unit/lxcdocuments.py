@@ -10,6 +10,7 @@ networks = st.fixed_dictionaries(
     {"bridge": st.sampled_from(["br0", "br1"])},
     optional={
         "name": st.sampled_from(["eth0", "eth1", "lan"]),
+        "ip6": st.sampled_from(["manual", "2001:db8::10/64", "2001:DB8::0:11/64"]),
         "ip": st.sampled_from(["manual", "dhcp", "192.0.2.10/24", "192.0.2.11/24"]),
         "hwaddr": st.sampled_from(["02:00:00:00:00:0a", "02:00:00:00:00:0A"]),
         "mtu": st.integers(576, 9000),

@@ -52,7 +52,14 @@ def test_a_configuration_is_read_with_what_waits_and_without_its_snapshots():
         "hostname": "web",
         "memory": 1024,
         "mp0": {"volume": "local:100/vm-100-disk-1.raw", "mp": "/data", "backup": True, "size": "8G"},
-        "net0": {"bridge": "vmbr0", "firewall": True, "hwaddr": "bc:24:11:00:00:01", "ip": "dhcp", "tag": 20},
+        "net0": {
+            "bridge": "vmbr0",
+            "firewall": True,
+            "hwaddr": "bc:24:11:00:00:01",
+            "ip": "dhcp",
+            "ip6": "auto",
+            "tag": 20,
+        },
         "onboot": True,
         "swap": 0,
         "unprivileged": True,
@@ -77,9 +84,9 @@ def test_what_is_set_is_read_back(document):
 
 
 def test_fields_that_no_document_can_say_are_kept():
-    now = "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:01,ip6=2001:db8::1/64,type=veth"
+    now = "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:01,ip6=2001:db8::1/64,host-managed=1,type=veth"
     text = encode("net0", {"name": "eth0", "bridge": "vmbr1", "ip": "manual"}, now)
-    assert text == "name=eth0,bridge=vmbr1,ip6=2001:db8::1/64"
+    assert text == "name=eth0,bridge=vmbr1,host-managed=1"
 
 
 def test_nothing_means_that_the_option_goes_but_memory_has_a_default():

@@ -6,9 +6,18 @@ Nothing that a document asks for is ever ignored: what cannot be done here is re
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError, ip_address
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Interface,
+    IPv6Address,
+    IPv6Interface,
+    NetmaskValueError,
+    ip_address,
+)
 from typing import TYPE_CHECKING
 
+from opfs.plugins.addresses import parsed
 from opfs.plugins.contract import refuse
 from opfs.plugins.lxc.plan import MOUNT, NETWORKS, mounts_of
 
@@ -77,6 +86,12 @@ def _check_proxmox_only(desired: Document) -> None:
         for name, reason in (("firewall", "Proxmox's firewall is not here"), ("rate", "plain LXC limits no traffic")):
             if desired.get(key, {}).get(name):
                 refuse(f"/{key}/{name}", reason, "leave it out")
+        if desired.get(key, {}).get("ip6") in ("auto", "dhcp"):
+            hint = 'leave it out: a guest listens to routers by itself; or give an address, e.g. "2001:db8::10/64"'
+            refuse(f"/{key}/ip6", "plain LXC tells no guest how to ask for IPv6", hint)
+        if desired.get(key, {}).get("ip") == "dhcp" and "/" in desired[key].get("ip6", ""):
+            reason = "a guest that asks by DHCP drops the interface's other addresses first"
+            refuse(f"/{key}/ip6", reason, "give an address as ip too, or say manual and configure it in the guest")
     for key in mounts_of(desired):
         if not desired[key]["volume"].startswith("/"):
             refuse(f"/{key}/volume", "volumes of storages are Proxmox's", "give a directory of this host: /srv/data")
@@ -175,6 +190,7 @@ def check_network(key: str, network: Mapping[str, Any]) -> None:
     for vlan in map(int, filter(None, str(network.get("trunks", "")).split(";"))):
         if not 1 <= vlan <= 4094:
             refuse(f"/{key}/trunks", f"{vlan} is no VLAN", "numbers from 1 to 4094")
+    _check_ip6(key, network.get("ip6", "manual"), network.get("gw6"))
     ip, gateway = network.get("ip", "manual"), network.get("gw")
     if ip in ("manual", "dhcp"):
         if gateway is not None:
@@ -195,3 +211,22 @@ def check_network(key: str, network: Mapping[str, Any]) -> None:
         is_near = False
     if not is_near:
         refuse(f"/{key}/gw", f"{gateway!r} is not an address in {interface.network}", "give a neighbour of ip")
+
+
+def _check_ip6(key: str, ip: str, gateway: str | None) -> None:
+    """A gateway of IPv6 is a neighbour by its address, or by one of the link."""
+    if ip in ("manual", "auto", "dhcp"):
+        if gateway is not None:
+            refuse(f"/{key}/gw6", "a gateway needs an address", "say ip6 too, e.g. 2001:db8::10/64")
+        return
+    interface = parsed(IPv6Interface, ip)
+    if interface is None or "/" not in ip or interface.ip.is_multicast or interface.ip.is_unspecified:
+        hint = "e.g. 2001:db8::10/64, or manual"
+        refuse(f"/{key}/ip6", f"{ip!r} is not an IPv6 address with a prefix length", hint)
+        return
+    if gateway is None:
+        return
+    address = parsed(IPv6Address, gateway)
+    if address is None or not (address in interface.network or address.is_link_local):
+        hint = "give a neighbour of ip6, or one of fe80::/10"
+        refuse(f"/{key}/gw6", f"{gateway!r} is not an address in {interface.network}", hint)

@@ -48,7 +48,7 @@ def prepare_addresses(root: Path, asking: Sequence[str], *, has_static: bool) ->
                     hint='say "ip": "manual" and configure it in the guest',
                 )
             return
-        is_bare = "ip -4 addr show dev eth0 2>/dev/null | grep -q inet || " if has_static else ""
+        is_bare = "ip addr show dev eth0 scope global 2>/dev/null | grep -q inet || " if has_static else ""
         line = _OURS + (" ".join(map(_ASK.format, asking)) or is_bare + _ASK.format("eth0"))
         edited = _ASKING.sub(lambda _: line, text, count=1)
         if edited != text:

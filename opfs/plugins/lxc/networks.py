@@ -26,6 +26,8 @@ _KEYS: Mapping[str, str] = {
     "mtu": "mtu",
     "ip": "ipv4.address",
     "gw": "ipv4.gateway",
+    "ip6": "ipv6.address",
+    "gw6": "ipv6.gateway",
     "tag": "veth.vlan.id",
 }
 _TRUNKS = "veth.vlan.tagged.id"

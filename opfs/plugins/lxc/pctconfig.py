@@ -31,7 +31,8 @@ _NUMBERS = {"memory", "swap", "cores", "cpulimit"}
 _FLAGS = {"onboot", "protection", "unprivileged"}
 _TEXTS = {"hostname", "tags", "nameserver", "searchdomain"}
 _FIELD_NUMBERS = {"mtu", "tag", "rate"}
-_NETWORK_FIELDS = {"name", "bridge", "ip", "gw", "hwaddr", "mtu", "tag", "trunks", "link_down", "firewall", "rate"}
+_NETWORK_FIELDS = {"name", "bridge", "ip", "gw", "ip6", "gw6", "hwaddr", "mtu", "tag", "trunks", "link_down"}
+_NETWORK_FIELDS |= {"firewall", "rate"}
 _MOUNT_FLAGS = {"ro", "backup", "replicate", "shared", "quota", "acl"}
 _MOUNT_FIELDS = {"volume", "mp", "mountoptions", "size"} | _MOUNT_FLAGS
 _FEATURE_FLAGS = {"nesting", "keyctl", "fuse", "mknod"}
@@ -106,7 +107,7 @@ def describe(config: PctConfig) -> dict[str, Any]:
 def encode(key: str, value: Any, now: str | None) -> str | None:
     """One settled value as `pct` takes it, None to delete the option.
 
-    `now` is the option's present value: fields of it that no document can say (an IPv6 address) are kept.
+    `now` is the option's present value: fields of it that no document can say are kept.
     """
     if key in DEFAULTS and value is None:
         return str(DEFAULTS[key])

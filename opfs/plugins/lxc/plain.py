@@ -210,7 +210,7 @@ class PlainLxc:
             root = root_directory(wired)
             names = {key: network.get("name", f"eth{key.removeprefix('net')}") for key, network in networks.items()}
             asking = [names[key] for key, network in networks.items() if network.get("ip") == "dhcp"]
-            has_static = any("/" in network.get("ip", "") for network in networks.values())
+            has_static = any("/" in network.get(key, "") for network in networks.values() for key in ("ip", "ip6"))
             if root and networks:
                 prepare_addresses(Path(root), asking, has_static=has_static)
             self._let_in(name, wired)

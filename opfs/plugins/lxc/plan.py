@@ -14,6 +14,7 @@ the next plan finishes what a crash cut short.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any
 
 from opfs.core.action import Action, Difference, Document, Kind, Safety, StateDiff
@@ -66,9 +67,20 @@ def settle_network(key: str, network: Mapping[str, Any] | None) -> Settled | Non
     settled: Settled = {"name": f"eth{key.removeprefix('net')}", "ip": "manual", **network}
     if "hwaddr" in settled:
         settled["hwaddr"] = str(settled["hwaddr"]).lower()
+    settled |= {name: _settle_ip6(settled[name]) for name in ("ip6", "gw6") if name in settled}
+    if settled.get("ip6") == "manual":
+        del settled["ip6"]
     if "trunks" in settled:
         settled["trunks"] = ";".join(map(str, sorted(set(map(int, str(settled["trunks"]).split(";"))))))
     return {name: value for name, value in settled.items() if value is not False}
+
+
+def _settle_ip6(text: str) -> str:
+    """An address in its one form; words, and what is none in a configuration of somebody else's, as they are."""
+    try:
+        return str(ip_interface(text)) if "/" in text else str(ip_address(text))
+    except ValueError:
+        return text
 
 
 def settle_mount(mount: Mapping[str, Any]) -> Settled:
@@ -247,7 +259,8 @@ def _text(key: str, value: Any) -> str:
     if key in ("memory", "swap"):
         return f"{key} {value} MB"
     if key in NETWORKS:
-        return f"{key} {value.get('bridge', value.get('type', ''))} {value['ip']}".replace(" manual", "")
+        words = (key, value.get("bridge", value.get("type", "")), value["ip"], value.get("ip6", ""))
+        return " ".join(word for word in words if word not in ("", "manual"))
     if MOUNT.match(key):
         return f"{key} {value['volume']} on {value['mp']}{' read-only' if value.get('ro') else ''}"
     if key == "features":
