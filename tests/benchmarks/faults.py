@@ -2,9 +2,9 @@
 
     scripts/bench faults [--stages 2] [--run used/write …]
 
-CI plays about a tenth of it (tests/faults/test_fault_table.py). Prints a line for each run, and every row in which a
-promise was broken; exits with 1 if there is one. The runs know nothing of each other: with `--run`, as often as
-wanted, the table is divided among processes.
+CI plays about a tenth of it (tests/faults/test_fault_table.py). Prints every row in which a promise was broken, and a
+line for each run; exits with 1 if there was such a row. The runs know nothing of each other: with `--run`, as often
+as wanted, the table is divided among processes.
 """
 
 from __future__ import annotations
@@ -55,8 +55,6 @@ def main() -> int:
             print(
                 f"{template}/{script:<{23 - len(template)}} {len(found):7} {len(rows):7} {len(wrong):7} {elapsed:8.0f}"
             )
-            for row in wrong:
-                print(f"  {row}", *row.problems, sep="\n      ", flush=True)
             played, broken, points = played + len(rows), broken + len(wrong), points | found
         print(f"{'all':24} {len(points):7} {played:7} {broken:7}")
     return 1 if broken else 0
@@ -71,6 +69,8 @@ def play_run(template: str, script: str, stages: Sequence[Stage]) -> list[Row]:
 
     def tell(row: Row) -> None:
         rows.append(row)
+        if row.problems:  # at once, so that also a run that is interrupted has told of it
+            print(f"  {row}", *row.problems, sep="\n      ", flush=True)
         if len(rows) % ROWS_BETWEEN_WORDS == 0:
             progress(f"{template}/{script}: {len(rows)} of {len(planned)} rows")
 
