@@ -62,6 +62,8 @@ def plan_placement(topology: Topology, allowed: Allowed, placement: str, policy:
     if placement == DISABLED:
         if policy != INTERLEAVED:
             return Plan((), f"memory policy {policy} needs a placement")
+        if not everywhere:
+            return Plan((), "no memory that this process may use is known")
         return Plan((Spot(frozenset(), policy, everywhere),))
     spots = []
     reason = ""

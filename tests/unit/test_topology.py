@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opfs.core.settings import PLACEMENTS, POLICIES
@@ -240,6 +240,7 @@ def test_one_node_of_processors_is_nothing_to_choose_between(tree):
     st.frozensets(st.integers(0, 5)),
     st.integers(-1, 9),
 )
+@example("disabled", "interleaved", [(frozenset({0}), 0), (frozenset({1}), 0)], frozenset({0, 1}), frozenset(), 0)
 def test_no_spot_ever_leaves_what_is_allowed(placement, policy, machine, cpus, memory, current):
     taken: set[int] = set()
     nodes = []
