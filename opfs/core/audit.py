@@ -224,14 +224,14 @@ class ChainAudit:
         before = {} if self.documents is None and block.name.height == 0 else self.documents
         said = None if before is None or events is None else _after(before, events)
         if said is not None:
-            tree = self._tree_of(said)
+            tree = self._tree_of(said, {event.id.path for event in events or ()})
             if header is None or tree.root.hex() == header.state_root:
                 yield from _compare_changed(block, events or ()) if block.is_archived else _compare(block, said)
                 yield from self._move(block.name, said, tree, header)
                 return
         is_whole = not block.is_archived and not block.is_sample and len(block.contents) == len(block.documents)
         if header is not None and is_whole:
-            tree = self._tree_of(block.contents)
+            tree = self._tree_of(block.contents, block.contents.keys() | (self.documents or {}).keys())
             if tree.root.hex() == header.state_root:
                 yield from (Finding(block.name, EVENTS, "event", text) for text in _untold(block, said, events or ()))
                 yield from self._move(block.name, dict(block.contents), tree, header)
@@ -264,14 +264,12 @@ class ChainAudit:
             problem = f"neither the documents nor the events lead to the header's root {header.state_root[:16]}…"
         yield Finding(block.name, STATE.rstrip("/"), "tree", problem)
 
-    def _tree_of(self, contents: Mapping[str, bytes]) -> StateTree:
+    def _tree_of(self, contents: Mapping[str, bytes], suspects: Iterable[str]) -> StateTree:
+        """The tree of `contents`, which differ from the documents before in no other paths than `suspects`."""
         before = self.documents
         if before is None:
             return StateTree.of(_by_id(contents.items()))
-        changes: dict[str, bytes | None] = {}
-        if contents != before:
-            changes.update(item for item in contents.items() if before.get(item[0]) != item[1])
-            changes.update((path, None) for path in before.keys() - contents.keys())
+        changes = {path: contents.get(path) for path in suspects if contents.get(path) != before.get(path)}
         if len(changes) * _REBUILD_ABOVE_SHARE > len(before):
             return StateTree.of(_by_id(contents.items()))
         return self.tree.updated(dict(_by_id(changes.items())))
