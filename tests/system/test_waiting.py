@@ -121,7 +121,7 @@ def test_drift_of_a_file(fresh):
     assert "hullo" not in page
     fresh.opfs("umount")
     fresh.opfs("mount")
-    target.write_text("hello\n")
+    replace(target, "hello\n")
     wait_for(lambda: status(fresh, "file/motd") == "committed")
     assert [event["op"] for block in fresh.blocks() for event in fresh.events(block)] == ["create", "drift"]
 
