@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,16 +27,16 @@ from opfs.commit.policy import Policy
 from opfs.commit.reading import CommittedDocuments
 from opfs.commit.sealing import Sealing
 from opfs.commit.step import Applied, Want, failure_of
+from opfs.commit.tickets import Ticket, Tickets
 from opfs.commit.timings import ACKNOWLEDGE, COMMIT, Timings
 from opfs.commit.validation import Validator
 from opfs.core.actor import Actor
 from opfs.core.cadence import Cadence
 from opfs.core.redaction import Redactor
-from opfs.core.standing import IN_FORCE, OWN_SOURCES, PENDING
+from opfs.core.standing import IN_FORCE, PENDING
 from opfs.errors import (
     ApplyNoSpace,
     ApplyTimeout,
-    Busy,
     CommitUnknown,
     InvalidRequest,
     NoSpace,
@@ -72,29 +72,6 @@ _NOBODY = Actor(uid=0, user="root", source="interval")
 
 Work = Callable[[], Awaitable[Applied]]
 """What is done about a request while its elements are nobody else's."""
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """A request on its way; `done` is set once `block` or `error` is."""
-
-    request: Request
-    applied: Applied = field(default_factory=Applied)
-    block: BlockName | None = None
-    error: OpfsError | None = None
-    done: trio.Event = field(default_factory=trio.Event)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether opfs itself wants this, so that a writer waits for it."""
-        return self.request.actor.source in OWN_SOURCES
-
-    @property
-    def may_use_reserve(self) -> bool:
-        """Whether it stores nothing new, so that it goes on in a full pool: deletes, failures, opfs' own events."""
-        outcomes = self.applied.outcomes
-        stores = any(outcome.changes_document and outcome.content is not None for outcome in outcomes)
-        return not stores if outcomes else self.is_own or all(c.content is None for c in self.request.changes)
 
 
 class Sequencer:
@@ -138,8 +115,8 @@ class Sequencer:
         self._blocks = Blocks(chain, store, logbook, journal, clock, failsafe, timings)
         self._reserve = reserve
         self._reply_timeout_s = reply_timeout_s
-        self._in_flight: dict[ElementId, _Ticket] = {}
-        self._ready_in, self._ready_out = trio.open_memory_channel[_Ticket](10_000)
+        self._in_flight = Tickets()
+        self._ready_in, self._ready_out = trio.open_memory_channel[Ticket](10_000)
         self._nursery: trio.Nursery | None = None
         self._draining = False
 
@@ -200,8 +177,7 @@ class Sequencer:
 
     async def wait_idle(self, id: ElementId) -> None:
         """Return when no change of the element is under way."""
-        while (ticket := self._in_flight.get(id)) is not None:
-            await ticket.done.wait()
+        await self._in_flight.wait_free(id)
 
     def status(self, id: ElementId) -> str:
         """Where a committed element stands, in words, and if that is in no block yet; empty where there is none."""
@@ -247,17 +223,15 @@ class Sequencer:
         self._require_accepting()
         if request.wants_block and self.pending:
             await self.seal()
-        if len({change.id for change in request.changes}) < len(request.changes):
+        ids = [change.id for change in request.changes]
+        if len(set(ids)) < len(ids):
             raise InvalidRequest("a request changes each element once")
         wants = await self._wants(request)
         if size := sum(len(change.content or b"") for change in request.changes):
             await self.require_room(size)
-        while own := [ticket for change in request.changes if (ticket := self._own_ticket(change.id))]:
-            await own[0].done.wait()
+        await self._in_flight.wait_own(ids)
         # no await from here until the elements are in flight: of two writers one is busy
-        for change in request.changes:
-            if change.id in self._in_flight:
-                raise Busy(f"another writer is committing {change.id}", hint="write again when it is done")
+        self._in_flight.require_free(ids)
         self.dependencies.begin({want.id: want.needs for want in wants if want.desired is not None})
         earlier = self._earlier(need for want in wants for need in want.needs)
         ticket = self._begin(request, lambda: self._carry_out(request, wants, earlier))
@@ -279,13 +253,13 @@ class Sequencer:
 
     async def record(self, request: Request, applied: Applied) -> BlockName:
         """Commit outcomes that are already true on the host, in a block made at once: how recovery makes its events."""
-        return await self._make_block(_Ticket(replace(request, wants_block=True), applied))
+        return await self._make_block(Ticket(replace(request, wants_block=True), applied))
 
     async def seal(self) -> BlockName:
         """Make the block of what is pending; returns the newest block. Raises NoSpace, CommitUnknown or ReadOnly."""
         if self.pending:
             self.failsafe.require_writable()
-        return await self._make_block(_Ticket(Request((), _NOBODY, wants_block=True)))
+        return await self._make_block(Ticket(Request((), _NOBODY, wants_block=True)))
 
     async def resume(self, acknowledged: Sequence[Acknowledged]) -> None:
         """Take events up that were pending when opfs stopped, before anything else is asked for; makes no block.
@@ -295,9 +269,8 @@ class Sequencer:
         for extension in await self._blocks.resume(acknowledged):
             self._adopt(extension.contents, extension.entries)
 
-    async def _make_block(self, ticket: _Ticket) -> BlockName:
-        for change in ticket.request.changes:
-            self._in_flight[change.id] = ticket
+    async def _make_block(self, ticket: Ticket) -> BlockName:
+        self._in_flight.hold(ticket)
         self._ready_in.send_nowait(ticket)
         await ticket.done.wait()
         if ticket.block is None:
@@ -329,8 +302,7 @@ class Sequencer:
         Where no block can be made, it stays in the journal, and the next start makes it.
         """
         self._draining = True
-        while self._in_flight:
-            await next(iter(self._in_flight.values())).done.wait()
+        await self._in_flight.wait_none()
         if self.pending and self.failsafe.reason is None:
             try:
                 await self.seal()
@@ -367,24 +339,19 @@ class Sequencer:
             for want in wants
         ]
 
-    def _own_ticket(self, id: ElementId) -> _Ticket | None:
-        ticket = self._in_flight.get(id)
-        return ticket if ticket is not None and ticket.is_own else None
-
-    def _earlier(self, needs: Iterable[Sequence[ElementId]]) -> list[_Ticket]:
+    def _earlier(self, needs: Iterable[Sequence[ElementId]]) -> list[Ticket]:
         """The requests already under way whose elements are needed; only later ones wait, so none for ever."""
-        return [self._in_flight[id] for need in needs for id in need if id in self._in_flight]
+        return self._in_flight.of(id for need in needs for id in need)
 
-    def _begin(self, request: Request, work: Work) -> _Ticket:
+    def _begin(self, request: Request, work: Work) -> Ticket:
         if self._nursery is None:
             raise RuntimeError("the sequencer is not running")
-        ticket = _Ticket(request)
-        for change in request.changes:
-            self._in_flight[change.id] = ticket
+        ticket = Ticket(request)
+        self._in_flight.hold(ticket)
         self._nursery.start_soon(self._work, ticket, work)
         return ticket
 
-    async def _carry_out(self, request: Request, wants: Sequence[Want], earlier: Sequence[_Ticket]) -> Applied:
+    async def _carry_out(self, request: Request, wants: Sequence[Want], earlier: Sequence[Ticket]) -> Applied:
         for ticket in earlier:
             await ticket.done.wait()
         return await self.host.carry_out(request, await self._with_committed(wants))
@@ -404,7 +371,7 @@ class Sequencer:
         except OpfsError as error:
             return Applied((failure_of(change, request, str(error)),), failure=error)
 
-    async def _work(self, ticket: _Ticket, work: Work) -> None:
+    async def _work(self, ticket: Ticket, work: Work) -> None:
         try:
             ticket.applied = await self._with_reserve(ticket, work)
             if ticket.applied.outcomes:
@@ -421,7 +388,7 @@ class Sequencer:
             self.failsafe.enter(f"a bug: {error!r}")
             self._answer(ticket, None, CommitUnknown(f"opfs has a bug: {error!r}", hint="see the daemon's log"))
 
-    async def _with_reserve(self, ticket: _Ticket, work: Work) -> Applied:
+    async def _with_reserve(self, ticket: Ticket, work: Work) -> Applied:
         """Do the work, and once more with the room of the reserve where a full disk stopped what may use it."""
         try:
             applied = await work()
@@ -446,12 +413,10 @@ class Sequencer:
             if change.attributes is not None and self.catalog.get(change.id) is not None:
                 await self.set_attributes(change.id, change.attributes)
 
-    def _answer(self, ticket: _Ticket, block: BlockName | None, error: OpfsError | None = None) -> None:
+    def _answer(self, ticket: Ticket, block: BlockName | None, error: OpfsError | None = None) -> None:
         self.host.settle(ticket.applied)
-        ids = [change.id for change in ticket.request.changes]
-        for id in ids:
-            self._in_flight.pop(id, None)
-        self.dependencies.end(ids)
+        self._in_flight.let_go(ticket)
+        self.dependencies.end(ticket.ids)
         if error is not None:
             error.reason, error.hint = self.redact(error.reason), self.redact(error.hint)
             error.args = (error.reason,)
@@ -462,7 +427,7 @@ class Sequencer:
 
     # --- one block ----------------------------------------------------------------------------------------
 
-    async def _commit(self, batch: Sequence[_Ticket]) -> None:
+    async def _commit(self, batch: Sequence[Ticket]) -> None:
         """Make a batch durable, in a block or in the journal, and answer its writers."""
         outcomes = [outcome.told(self.redact) for ticket in batch for outcome in ticket.applied.outcomes]
         wants_block = any(ticket.request.wants_block for ticket in batch)
@@ -510,7 +475,7 @@ class Sequencer:
         for tell in self.on_change:
             tell(entries)
 
-    async def _give_up(self, batch: Sequence[_Ticket], error: OpfsError) -> None:
+    async def _give_up(self, batch: Sequence[Ticket], error: OpfsError) -> None:
         """No block was made, and that is known: undo what the batch did to the host."""
         for ticket in batch:
             if ticket.applied.failure is not None:
