@@ -15,6 +15,7 @@ from opfs.core.canonical import hash_hex
 from opfs.core.difference import diff_documents
 from opfs.core.document import parse_document
 from opfs.core.event import decode_events, event_line
+from opfs.core.names import OWN_EVENTS
 from opfs.core.narrative import SUMMARY_LIMIT, sentence, summarize, summarize_drift
 from opfs.core.printable import clip, printable
 from opfs.core.standing import DOCUMENT_OPS, OWN_SOURCES
@@ -165,9 +166,13 @@ def _attributes(store: BlockReads, event: Event, name: BlockName | None) -> File
 
 
 def _summary(event: Event, old: Document | None, new: Document | None) -> str:
-    """What changed or, where no document did, why it failed or in what the host differs."""
+    """What changed or, where no document did, why it failed, in what the host differs, or what opfs did to itself."""
     if event.op == "apply-failed" and event.message:
         return clip(printable(f"failed: {event.message}"), SUMMARY_LIMIT)
     if event.op == "drift":
         return summarize_drift(event.message)
+    if event.id.plugin == OWN_EVENTS:
+        steps = [str(step.get("summary", "")) for step in event.plan]
+        said = "; ".join(filter(None, (event.message, *steps)))
+        return clip(printable(f"{event.op}: {said}" if said else event.op), SUMMARY_LIMIT)
     return summarize(event.id, event.op, diff_documents(old, new))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from opfs.core.action import Document
     from opfs.core.names import ElementId
 
-VERSION = 4
+VERSION = 5
 """Raised whenever an event reads differently: what is derived from the words is then made again."""
 
 SUMMARY_LIMIT = 200

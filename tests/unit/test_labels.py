@@ -10,7 +10,7 @@ from commitpath import CommitPath, write
 
 from opfs.commit import labels as labels_module
 from opfs.commit.derive import Deriver
-from opfs.commit.described import record_event
+from opfs.commit.described import describe_event, record_event
 from opfs.commit.labels import Labels
 from opfs.core.actor import Actor
 from opfs.core.event import decode_events
@@ -71,6 +71,21 @@ async def test_a_label_is_an_event_and_stays_over_a_restart(world):
     async with world.started() as labels:
         label = (await labels.all())["good"]
         assert (label.block, label.message, label.user) == (block, "it worked", "root")
+
+
+async def test_a_list_of_events_says_what_a_label_was_given_to(world):
+    async with world.started() as labels:
+        await world.sequencer.submit(write("a", size=1))
+        block = world.head
+        await labels.add("good", block, ROOT, "it worked")
+        await labels.remove("good", ROOT)
+    blocks = world.path.store.list_blocks()
+    told = [
+        describe_event(world.path.store, event, name, blocks[name.height - 1]).summary
+        for name in blocks[-2:]
+        for event in decode_events(world.path.store.read_events(name))
+    ]
+    assert told == [f"label: it worked; {block}", "unlabel"]
 
 
 @pytest.mark.parametrize("max_followed", [0, 5_000], ids=["looked up", "followed"])
