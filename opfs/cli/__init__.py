@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -121,8 +123,15 @@ class Commands(click.Group):
             _end_aborted(error)
         except OSError as error:  # what commands ask of files they translate, so this is the output
             _report(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+            _give_up_output()
             sys.exit(1)
         sys.exit(exit_code if isinstance(exit_code, int) else 0)
+
+
+def _give_up_output() -> None:
+    """What is still in its buffer goes nowhere: at the end Python would try again, and tell of it in its own way."""
+    with suppress(OSError):  # a test's output has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_aborted(error: click.Abort) -> NoReturn:

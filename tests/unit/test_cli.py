@@ -146,7 +146,9 @@ def test_errors_are_a_line_and_a_hint_on_stderr(run, arguments, exit_code, said)
     assert said in result.stderr
 
 
-def test_an_output_that_is_full_is_an_error_and_no_traceback():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full_is_an_error_and_no_traceback(monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "opfs", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "opfs: the output cannot be written: No space left on device\n")
