@@ -6,6 +6,7 @@ import ctypes
 import os
 import stat
 import subprocess
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ ORIGIN = "test.example/opfs"
 def loop_devices(image: Path) -> list[str]:
     command = ["losetup", "--associated", str(image), "--noheadings", "--output", "NAME"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def wait_until_free(image: Path) -> None:
+    """Whoever else looks at a new device, udev for one, keeps it until he has closed it."""
+    deadline = time.monotonic() + 60
+    while left := loop_devices(image):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ class TestImage:
         for _ in range(2):
             detach(pool, image)
         assert mount_at(pool) is None
-        assert loop_devices(image) == []
+        wait_until_free(image)
         attach(image, pool)
         assert load_info(pool).origin == ORIGIN
 
@@ -80,7 +89,7 @@ class TestImage:
         attach(image, pool)
         assert loop_devices(image) == [mount_at(pool).source]
         detach(pool, image)
-        assert loop_devices(image) == []
+        wait_until_free(image)
 
     def test_an_image_alive_in_another_mount_namespace_is_shared(self, image):
         pool = mount_point_of(image)
@@ -96,7 +105,7 @@ class TestImage:
             assert loop_devices(image) == [mount_at(pool).source] == [before]
             elsewhere.stdin.close()
         detach(pool, image)
-        assert loop_devices(image) == []
+        wait_until_free(image)
 
     def test_an_image_mounted_elsewhere(self, image, tmp_path):
         attach(image, mount_point_of(image))
@@ -122,7 +131,7 @@ class TestImage:
 
         with pytest.raises(PoolError, match="not an empty directory"):
             attach(image, pool)
-        assert loop_devices(image) == []
+        wait_until_free(image)
         (pool / "letter").unlink()
 
     def test_an_image_that_is_not_btrfs(self, image):
@@ -132,7 +141,7 @@ class TestImage:
 
         with pytest.raises(PoolError, match="mount"):
             attach(image, mount_point_of(image))
-        assert loop_devices(image) == []
+        wait_until_free(image)
 
     def test_what_is_not_an_image(self, tmp_path, image):
         pool = tmp_path / "pool"
