@@ -74,7 +74,7 @@ def test_opfs_runs_inside_on_a_pool_from_outside(new_guest, btrfs_place):
     Pool.create(btrfs_place, origin="guest.example/opfs", created_ns=1).close()
     guest = new_guest("ops", binds={btrfs_place: "/pool"})
     place = ("--pool", "/pool", "--mount", "/mnt/op")
-    guest.run("mkdir", "/mnt/op")
+    guest.run("mkdir", "-p", "/mnt/op")
     guest.opfs(*place, "mount")
     guest.sh("""echo '{"path": "/etc/motd", "content": "Hello.\\n"}' > /mnt/op/state/file/motd.json""")
     assert guest.read("/etc/motd") == "Hello.\n"

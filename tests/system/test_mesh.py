@@ -37,7 +37,7 @@ def hosts(new_guest, btrfs_place):
         nodes[name] = {"public_key": public, "addresses": [address], "endpoint": f"192.0.2.{number}:51820"}
     connect(hosts["a"], hosts["b"])
     for guest in hosts.values():
-        guest.run("mkdir", "/mnt/op")
+        guest.run("mkdir", "-p", "/mnt/op")
         guest.opfs(*PLACE, "mount")
     return hosts, nodes
 

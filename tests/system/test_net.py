@@ -24,7 +24,7 @@ def host(work_dir, btrfs_dir):
     Pool.create(pool, origin="net.example/opfs", created_ns=1).close()
     place = Path(tempfile.mkdtemp(prefix="guest-", dir=work_dir))
     with booted("net", place, binds={pool: "/pool"}, target="basic.target") as guest:
-        guest.run("mkdir", "/mnt/op")
+        guest.run("mkdir", "-p", "/mnt/op")
         guest.opfs(*PLACE, "mount")
         yield guest
         guest.opfs(*PLACE, "umount")
